@@ -1,0 +1,1 @@
+"""Raw downloads to prepared data sets: `python -m data_prep.NAME`."""

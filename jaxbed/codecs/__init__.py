@@ -1,0 +1,1 @@
+"""Representations with both directions in one file."""

@@ -1,0 +1,1 @@
+"""Prepared data, splits and batches, on the host."""

@@ -1,0 +1,1 @@
+"""Instruments for the cost of a network: counts, clocks, memory, traces."""

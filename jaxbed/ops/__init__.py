@@ -1,0 +1,1 @@
+"""Operations that have several exact lowerings; `forms` says which one runs."""

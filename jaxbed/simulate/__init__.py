@@ -1,0 +1,1 @@
+"""One articulated body, rendered for every sensor of the package."""
