@@ -1,0 +1,101 @@
+"""Gaussian window over the two image axes, borders not padded.
+
+B batch, H height, W width, C channels, n window size.
+"""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from jaxbed.ops import forms
+
+FORMS = ("lax", "shift", "band")
+
+
+def gaussian_filter(
+    x: jax.Array, *, size: int = 11, sigma: float = 1.5, form: str | None = None
+) -> jax.Array:
+    """Averages each channel under a Gaussian window that stays inside the image.
+
+    Args:
+        x: f32[B,H,W,C] images, at least `size` high and wide.
+        size: window size n in pixels; the weights sum to one.
+        sigma: standard deviation of the window in pixels.
+        form: "lax" is the n x n depthwise convolution; "shift" adds n shifted images along
+            each axis; "band" multiplies by a banded matrix along each axis. By default
+            "shift" on CPU with "band" in the gradient, else "lax".
+
+    Returns:
+        f32[B,H-n+1,W-n+1,C].
+
+    Raises:
+        ValueError: the image is smaller than the window.
+    """
+    if min(x.shape[1:3]) < size:
+        raise ValueError(f"an image of {x.shape[1:3]} is smaller than the window of {size}")
+    window = gaussian_window(size, sigma)
+    auto = "shift" if jax.default_backend() == "cpu" else "lax"
+    match forms.choose(form, offered=FORMS, auto=auto):
+        case "lax":
+            return _depthwise(x, window)
+        case "shift":
+            return _shifted(x, tuple(window.tolist()))
+        case _:
+            return _banded(x, window)
+
+
+def gaussian_window(size: int, sigma: float) -> np.ndarray:
+    """Returns f64[n], a sampled Gaussian about the middle that sums to one."""
+    offset = np.arange(size) - (size - 1) / 2
+    weight = np.exp(-(offset**2) / (2 * sigma**2))
+    return weight / weight.sum()
+
+
+def _depthwise(x: jax.Array, window: np.ndarray) -> jax.Array:
+    channels = x.shape[-1]
+    kernel = jnp.asarray(np.outer(window, window), x.dtype)[:, :, None, None]
+    return lax.conv_general_dilated(
+        x,
+        jnp.tile(kernel, (1, 1, 1, channels)),
+        (1, 1),
+        "VALID",
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        feature_group_count=channels,
+    )
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(1,))
+def _shifted(x: jax.Array, window: tuple[float, ...]) -> jax.Array:
+    rows, columns = x.shape[1] - len(window) + 1, x.shape[2] - len(window) + 1
+    x = sum(weight * x[:, i : i + rows] for i, weight in enumerate(window))
+    return sum(weight * x[:, :, j : j + columns] for j, weight in enumerate(window))
+
+
+def _shifted_fwd(x, window):
+    return _shifted(x, window), x.shape
+
+
+def _shifted_bwd(window, shape, g):
+    rows, columns = (_band(n, np.array(window)) for n in shape[1:3])
+    g = jnp.einsum("pi,bpqc->biqc", rows.astype(g.dtype), g)
+    return (jnp.einsum("qj,biqc->bijc", columns.astype(g.dtype), g),)
+
+
+_shifted.defvjp(_shifted_fwd, _shifted_bwd)
+
+
+def _banded(x: jax.Array, window: np.ndarray) -> jax.Array:
+    rows, columns = (_band(n, window).astype(x.dtype) for n in x.shape[1:3])
+    x = jnp.einsum("pi,bijc->bpjc", rows, x)
+    return jnp.einsum("qj,bpjc->bpqc", columns, x)
+
+
+def _band(length: int, window: np.ndarray) -> np.ndarray:
+    """Returns f64[length-n+1, length] whose row p holds the window at columns p..p+n-1."""
+    band = np.zeros((length - len(window) + 1, length))
+    for i, weight in enumerate(window):
+        np.fill_diagonal(band[:, i:], weight)
+    return band
