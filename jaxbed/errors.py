@@ -1,9 +1,15 @@
-"""The one error that is the user's to mend."""
+"""The errors that commands tell in one sentence instead of a traceback."""
 
 
 class InputError(Exception):
-    """Bad input or configuration.
+    """Bad input or configuration: the user's to mend; commands exit with 2.
 
-    The message is one sentence that names the file or flag, what was found, what was
-    expected and what to do. Commands print it without a traceback and exit with 2.
+    The message names the file or flag, what was found, what was expected and what to do.
+    """
+
+
+class DivergedError(Exception):
+    """Training met a loss that is not finite; commands exit with 1.
+
+    The message names the step and the file that keeps the step's batch.
     """

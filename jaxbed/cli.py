@@ -1,0 +1,52 @@
+"""How every command of this project starts and ends."""
+
+import errno
+import sys
+from collections.abc import Callable
+from typing import TypeVar
+
+import tyro
+
+from jaxbed.errors import DivergedError, InputError
+
+Config = TypeVar("Config")
+
+_DISK = {
+    errno.ENOSPC: "the disk is full",
+    errno.EDQUOT: "the disk quota is used up",
+    errno.EACCES: "permission was denied",
+    errno.EPERM: "permission was denied",
+    errno.EROFS: "the file system is read-only",
+}
+
+
+def run(main: Callable[[Config], object], config: type[Config], *, doc: str | None) -> None:
+    """Parses the command line, runs `main` and leaves the process with its exit status.
+
+    0 when `main` returns; 2 for bad input or configuration, told in one sentence without a
+    traceback; 1 for anything else. Nothing heavy is imported before the line is parsed, so
+    `--help` is quick.
+
+    Args:
+        main: takes the parsed configuration.
+        config: a dataclass; its field docstrings are the help.
+        doc: the command's module docstring, shown by `--help`.
+    """
+    parsed = tyro.cli(config, description=doc)
+    try:
+        main(parsed)
+    except InputError as error:
+        sys.exit(_tell(str(error), status=2))
+    except DivergedError as error:
+        sys.exit(_tell(str(error), status=1))
+    except OSError as error:
+        if error.errno not in _DISK:
+            raise
+        where = f"{error.filename}: " if error.filename else ""
+        sentence = f"{where}{_DISK[error.errno]}; free space or choose another folder, then run again."
+        sys.exit(_tell(sentence, status=2))
+
+
+def _tell(sentence: str, *, status: int) -> int:
+    print(f"error: {sentence}", file=sys.stderr)
+    return status

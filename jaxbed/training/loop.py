@@ -1,0 +1,233 @@
+"""The loop: from a state and an order of batches to a trained state."""
+
+import dataclasses
+import functools
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import optax
+from flax import linen as nn
+
+from jaxbed.data.batches import Arrays, eval_batches, train_batches
+from jaxbed.errors import DivergedError
+from jaxbed.training.checkpoint import Checkpoints
+from jaxbed.training.clock import Clock, Compilations
+from jaxbed.training.logs import MetricLog, Progress
+from jaxbed.training.state import TrainState, start
+from jaxbed.training.step import Devices
+from jaxbed.training.task import Task
+
+
+@dataclasses.dataclass(frozen=True)
+class Phase:
+    """One uninterrupted stretch of training: a network, its purpose and its schedule.
+
+    Attributes:
+        name: unique within a workdir; may hold slashes.
+        network: takes `input` and `train`.
+        task: loss, metrics and input of the network.
+        tx: maps gradients to ascent directions; the learning rate is applied by the step.
+        learning_rates: f32[steps], the schedule; its length is the number of steps.
+        batch_size: examples per step, a multiple of the device count.
+        seed: of the order of batches and of augmentation.
+    """
+
+    name: str
+    network: nn.Module
+    task: Task
+    tx: optax.GradientTransformation
+    learning_rates: np.ndarray
+    batch_size: int
+    seed: int
+
+
+class Trainer:
+    """Runs phases in one workdir on a set of devices.
+
+    Phases with the same network, task and optimiser share a compiled step.
+
+    Attributes:
+        clock: where the time went.
+        recompiles_after_first: compilations that happened during a step. Anything but 0 is
+            a defect: a step's program is compiled before its first step.
+    """
+
+    def __init__(
+        self,
+        workdir: Path,
+        devices: Devices,
+        *,
+        resume: bool,
+        log_every: int = 20,
+        eval_every: int = 500,
+        save_every: int = 500,
+    ):
+        self.workdir = workdir
+        self.devices = devices
+        self.clock = Clock()
+        self.recompiles_after_first = 0
+        self._resume = resume
+        self._every = (log_every, eval_every, save_every)
+        self._log = MetricLog(workdir)
+        self._steps: dict[Any, Callable] = {}
+        self._compilations = Compilations()
+
+    def fit(
+        self,
+        phase: Phase,
+        train: Arrays,
+        watch: Arrays,
+        initial: Callable[[], dict[str, Any]],
+    ) -> TrainState:
+        """Trains a phase to its end, from its last checkpoint when resuming.
+
+        Args:
+            phase: what to train.
+            train: the examples to train on.
+            watch: examples to evaluate now and then; their lowest loss decides which state
+                is kept as the best. They change nothing else.
+            initial: makes the variables to start from; not called when resuming.
+
+        Returns:
+            The state after the last step, on the host.
+
+        Raises:
+            DivergedError: a loss was not finite.
+            InputError: the checkpoint to resume from is of another network or unreadable.
+        """
+        checkpoints = Checkpoints(self.workdir / "checkpoints" / phase.name)
+        try:
+            state = self._restored_or(phase, checkpoints, train, initial)
+            self._log.forget_after(phase.name, int(state.step))
+            state = self._run(phase, self.devices.put_state(state), train, watch, checkpoints)
+        finally:
+            with self.clock.of("checkpoint"):
+                checkpoints.close()
+        return jax.device_get(self.devices.get(state))
+
+    def evaluate(
+        self, phase: Phase, variables: dict[str, Any], arrays: Arrays
+    ) -> dict[str, float]:
+        """Measures every example exactly once."""
+        parts = []
+        for batch in eval_batches(arrays, batch_size=phase.batch_size):
+            batch = self.devices.put_batch(batch, train=False)
+            step = self._compiled("eval", phase, variables, batch)
+            with self.clock.of("evaluate"):
+                parts.append(step(variables, batch))
+        with self.clock.of("evaluate"):
+            total = functools.reduce(_merge, jax.device_get(parts))
+            return {name: float(metric.compute()) for name, metric in total.items()}
+
+    def close(self) -> None:
+        """Finishes the log."""
+        self._compilations.close()
+        self._log.close()
+
+    def _restored_or(self, phase, checkpoints, train, initial) -> TrainState:
+        if not self._resume:
+            return start(initial(), phase.tx)
+        like = jax.eval_shape(lambda: start(initial(), phase.tx))
+        with self.clock.of("checkpoint"):
+            return checkpoints.restore_last(like) or start(initial(), phase.tx)
+
+    def _run(self, phase, state, train, watch, checkpoints) -> TrainState:
+        log_every, eval_every, save_every = self._every
+        first, last = int(self.devices.get(state).step), len(phase.learning_rates)
+        if first >= last:
+            return state
+        key = jax.random.key(phase.seed)
+        batches = train_batches(train, batch_size=phase.batch_size, seed=phase.seed)
+        learning_rates = np.asarray(phase.learning_rates, np.float32)
+        progress = Progress(phase.name, total=last, done=first)
+        batch = self._next(batches, first)
+        step = self._compiled("train", phase, state, batch, key, learning_rates[0])
+
+        pending: list[dict] = []
+        since = time.monotonic()
+        for i in range(first, last):
+            compilations = self._compilations.count
+            with self.clock.of("train"):
+                state, metrics = step(state, batch, key, learning_rates[i])
+            self.recompiles_after_first += self._compilations.count - compilations
+            pending.append(metrics)
+            if i + 1 < last:
+                # While the devices work on this step, the host gets the next one's batch.
+                batch = self._next(batches, i + 1)
+            with self.clock.of("train"):
+                # One step in flight: enough to keep the devices busy, and the time between
+                # two completions is a step's duration.
+                jax.block_until_ready(pending[-2:][0])
+            now = time.monotonic()
+            self.clock.step_ms.append(1e3 * (now - since))
+            since = now
+
+            done = i + 1
+            pause = done == last or done % eval_every == 0 or done % save_every == 0
+            if pause or done % log_every == 0:
+                scalars = self._account(phase, batches, pending, done)
+                pending = []
+                progress.update(done, scalars)
+            if pause:
+                self._pause(phase, state, watch, checkpoints, done)
+                since = time.monotonic()
+        progress.close()
+        return state
+
+    def _next(self, batches, i: int) -> dict[str, jax.Array]:
+        with self.clock.of("input"):
+            return self.devices.put_batch(batches[i], train=True)
+
+    def _account(self, phase, batches, pending, done: int) -> dict[str, float]:
+        """Writes the mean over the steps since the last account; stops on a bad loss."""
+        with self.clock.of("train"):
+            history = [jax.device_get(self.devices.get(m)) for m in pending]
+        for i, metrics in enumerate(history, start=done - len(history)):
+            if not np.isfinite(metrics["loss"]):
+                raise self._diverged(phase, batches, i)
+        means = {k: float(np.mean([m[k] for m in history])) for k in history[0]}
+        learning_rate = float(phase.learning_rates[done - 1])
+        self._log.write(phase.name, "train", done, {**means, "learning_rate": learning_rate})
+        return {"loss": means["loss"]}
+
+    def _pause(self, phase, state, watch, checkpoints, done: int) -> None:
+        _, eval_every, save_every = self._every
+        last = done == len(phase.learning_rates)
+        state = self.devices.get(state)
+        if last or done % eval_every == 0:
+            scores = self.evaluate(phase, state.variables, watch)
+            self._log.write(phase.name, "eval", done, scores)
+            with self.clock.of("checkpoint"):
+                checkpoints.save_if_best(state, scores["loss"])
+        if last or done % save_every == 0:
+            with self.clock.of("checkpoint"):
+                checkpoints.save(state)
+
+    def _diverged(self, phase, batches, step: int) -> DivergedError:
+        kept = self.workdir / "diverged_batch.npz"
+        np.savez(kept, **batches[step])
+        return DivergedError(
+            f"the loss of {phase.name} is not finite at step {step}; its batch is kept in {kept}. "
+            "Lower --learning-rate, or look into that batch."
+        )
+
+    def _compiled(self, kind: str, phase: Phase, *args) -> Callable:
+        """Returns the phase's compiled step; compiles on the first request."""
+        shapes = tuple((x.shape, str(x.dtype)) for x in jax.tree.leaves(args))
+        which = (kind, phase.network, phase.task, phase.tx, shapes)
+        if which not in self._steps:
+            with self.clock.of("compile"):
+                if kind == "train":
+                    step = self.devices.train_step(phase.network, phase.task, phase.tx)
+                else:
+                    step = self.devices.eval_step(phase.network, phase.task)
+                self._steps[which] = step.lower(*args).compile()
+        return self._steps[which]
+
+
+def _merge(a: dict, b: dict) -> dict:
+    return {name: metric.merge(b[name]) for name, metric in a.items()}

@@ -1,0 +1,73 @@
+"""What training changes: arrays only, so that it can be donated, sharded and saved as is."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import linen as nn
+from flax import struct
+
+Tree = Any
+"""A nested dict of arrays."""
+
+
+@struct.dataclass
+class TrainState:
+    """Step, parameters, running statistics and the optimiser's memory.
+
+    Attributes:
+        step: i32[], steps taken.
+        params: f32 tree.
+        batch_stats: f32 tree, empty for networks without batch normalisation.
+        opt_state: the optimiser's tree.
+    """
+
+    step: jax.Array
+    params: Tree
+    batch_stats: Tree
+    opt_state: Tree
+
+    @property
+    def variables(self) -> dict[str, Tree]:
+        """The collections `network.apply` takes."""
+        return {"params": self.params, "batch_stats": self.batch_stats}
+
+
+def initialise(network: nn.Module, key: jax.Array, example: jax.Array) -> dict[str, Tree]:
+    """Draws a network's variables.
+
+    Args:
+        network: takes `example` and `train`.
+        key: PRNG key.
+        example: an input of the right shape; its values do not matter.
+
+    Returns:
+        `params` and `batch_stats`.
+    """
+    # Hundreds of small random draws: compiling them with optimisation takes several times
+    # as long as a training step's compilation and saves nothing in the one call made.
+    quick = {"xla_backend_optimization_level": "0"} if jax.default_backend() == "cpu" else None
+
+    def init(key):
+        return network.init(key, jnp.zeros(example.shape, example.dtype), train=False)
+
+    variables = jax.jit(init, compiler_options=quick)(key)
+    return {"params": variables["params"], "batch_stats": variables.get("batch_stats", {})}
+
+
+def start(variables: dict[str, Tree], tx: optax.GradientTransformation) -> TrainState:
+    """Puts variables and a fresh optimiser together, at step 0."""
+    return TrainState(
+        step=jnp.zeros((), jnp.int32),
+        params=variables["params"],
+        batch_stats=variables["batch_stats"],
+        opt_state=tx.init(variables["params"]),
+    )
+
+
+def abstract(network: nn.Module, tx: optax.GradientTransformation, example) -> TrainState:
+    """Returns the shapes of a training state without computing anything."""
+    return jax.eval_shape(
+        lambda: start(network.init(jax.random.key(0), example, train=False), tx)
+    )

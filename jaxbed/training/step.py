@@ -1,0 +1,173 @@
+"""One step of training and one of evaluation, for one device or many.
+
+Two ways to share a batch between devices. "jit" shards it along a mesh axis and lets the
+compiler insert the reductions: the network sees the global batch. "pmap" runs one program
+per device and averages by hand; batch normalisation must be told the axis. Both compute what
+a single device computes.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import linen as nn
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
+
+from jaxbed.metrics import Average
+from jaxbed.training.state import TrainState
+from jaxbed.training.task import Batch, Task
+
+AXIS = "data"
+"""Name of the axis the batch is split over."""
+
+Metrics = dict[str, Any]
+Parallel = Literal["jit", "pmap"]
+
+
+def train_step(
+    state: TrainState,
+    batch: Batch,
+    key: jax.Array,
+    learning_rate: jax.Array,
+    *,
+    network: nn.Module,
+    task: Task,
+    tx: optax.GradientTransformation,
+    axis_name: str | None = None,
+) -> tuple[TrainState, Metrics]:
+    """Takes one optimiser step.
+
+    The learning rate is an argument, not part of `tx`: a schedule then needs no compilation
+    of its own, and stages that differ in nothing else share one.
+
+    Args:
+        state: is updated; donate it.
+        batch: the task's fields and `index`.
+        key: the run's PRNG key; what this step draws depends on it and on `state.step`.
+        learning_rate: f32[].
+        network: takes `input` and `train`.
+        task: loss and input of the network.
+        tx: maps gradients to ascent directions (`optax.scale_by_adam()` and the like).
+        axis_name: the mapped axis under pmap.
+
+    Returns:
+        The next state, and f32[] values: loss, its parts, gradient norm.
+    """
+    keys = example_keys(jax.random.fold_in(key, state.step), batch)
+    batch = task.prepare(batch, keys, True)
+
+    def loss_fn(params):
+        variables = {"params": params, "batch_stats": state.batch_stats}
+        outputs, updates = network.apply(
+            variables, batch["input"], train=True, mutable=["batch_stats"]
+        )
+        per_example, parts = task.loss(outputs, batch)
+        means = {name: jnp.mean(value) for name, value in parts.items()}
+        return jnp.mean(per_example), (means, updates.get("batch_stats", {}))
+
+    (loss, (parts, batch_stats)), gradients = jax.value_and_grad(loss_fn, has_aux=True)(
+        state.params
+    )
+    if axis_name is not None:
+        gradients, loss, parts = jax.lax.pmean((gradients, loss, parts), axis_name)
+    direction, opt_state = tx.update(gradients, state.opt_state, state.params)
+    params = jax.tree.map(lambda p, d: p - learning_rate * d, state.params, direction)
+    state = TrainState(state.step + 1, params, batch_stats, opt_state)
+    return state, {"loss": loss, **parts, "gradient_norm": optax.global_norm(gradients)}
+
+
+def eval_step(variables: Any, batch: Batch, *, network: nn.Module, task: Task) -> Metrics:
+    """Measures one batch; examples with `mask` 0 do not count.
+
+    Returns:
+        The loss and the task's metrics, each with `merge` and `compute`.
+    """
+    batch = task.prepare(batch, example_keys(jax.random.key(0), batch), False)
+    outputs = network.apply(variables, batch["input"], train=False)
+    per_example, _ = task.loss(outputs, batch)
+    loss = Average.from_model_output(values=per_example, mask=batch["mask"])
+    return {"loss": loss, **task.metrics(outputs, batch)}
+
+
+def example_keys(key: jax.Array, batch: Batch) -> jax.Array:
+    """Gives every example of the global batch its own key."""
+    return jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, batch["index"])
+
+
+class Devices:
+    """Places states and batches on devices and runs steps there.
+
+    Attributes:
+        parallel: "jit" or "pmap".
+        count: number of devices that share a batch.
+    """
+
+    def __init__(self, parallel: Parallel = "jit", devices: list | None = None):
+        self.parallel = parallel
+        self._devices = devices or jax.devices()
+        self.count = len(self._devices)
+        # Auto axes: with explicit ones (the default of newer JAX) sharding becomes part of
+        # every array's type, and losses that index by integer labels stop tracing.
+        mesh = jax.make_mesh(
+            (self.count,), (AXIS,), axis_types=(AxisType.Auto,), devices=self._devices
+        )
+        self._replicated = NamedSharding(mesh, PartitionSpec())
+        self._split = NamedSharding(mesh, PartitionSpec(AXIS))
+
+    @property
+    def axis_name(self) -> str | None:
+        """What networks are told as `axis_name`."""
+        return AXIS if self.parallel == "pmap" else None
+
+    def put_state(self, state: TrainState) -> TrainState:
+        """Copies a state to every device."""
+        if self.parallel == "pmap":
+            return jax.tree.map(
+                lambda x: jax.device_put(
+                    np.broadcast_to(np.asarray(x), (self.count, *np.shape(x))), self._split
+                ),
+                state,
+            )
+        return jax.device_put(state, self._replicated)
+
+    def get(self, tree: Any) -> Any:
+        """Returns a replicated tree, a state or metrics, without the device axis."""
+        if self.parallel == "pmap":
+            return jax.tree.map(lambda x: x.addressable_shards[0].data[0], tree)
+        return tree
+
+    def put_batch(self, batch: dict[str, np.ndarray], *, train: bool) -> Batch:
+        """Splits a host batch over the devices and numbers its examples."""
+        size = len(next(iter(batch.values())))
+        batch = {**batch, "index": np.arange(size, dtype=np.int32)}
+        if train and self.parallel == "pmap":
+            batch = {k: v.reshape(self.count, -1, *v.shape[1:]) for k, v in batch.items()}
+        return jax.device_put(batch, self._split)
+
+    def train_step(self, network: nn.Module, task: Task, tx) -> Callable:
+        """Compiles `train_step` for these devices, the state donated."""
+        step = partial(
+            train_step, network=network, task=task, tx=tx, axis_name=self.axis_name
+        )
+        if self.parallel == "pmap":
+            # The learning rate and the key are the same on every device.
+            return jax.pmap(step, AXIS, in_axes=(0, 0, None, None), donate_argnums=0)
+        return jax.jit(
+            step,
+            in_shardings=(self._replicated, self._split, None, None),
+            out_shardings=(self._replicated, self._replicated),
+            donate_argnums=0,
+        )
+
+    def eval_step(self, network: nn.Module, task: Task) -> Callable:
+        """Compiles `eval_step` for these devices; variables have no device axis."""
+        # Sums are all that evaluation exchanges, and jit shards those by itself.
+        return jax.jit(
+            partial(eval_step, network=network, task=task),
+            in_shardings=(self._replicated, self._split),
+            out_shardings=self._replicated,
+        )
