@@ -9,22 +9,12 @@ matrix products of its jaxpr are added up, loops and devices multiplied in. Two 
 
 Both count the mathematics and not the lowering. Operations of `jaxbed.ops` are traced in
 their reference form, and the zeros that a transposed convolution or a gradient inserts
-between elements are in neither figure. So the gradient of a convolution with respect to its
-input, and that with respect to its kernel, each cost exactly what the convolution costs.
-
-Along one spatial axis a convolution is the set of triples (input i, tap j, output o) with
-
-    o * stride + j * kernel_dilation - padding_low = i * input_dilation
-
-and every axis multiplies. The exact count is the number of triples. Any two of the indices
-fix the third, so the product of any two extents bounds it from above, and nominal is one
-such product: that of the two arrays whose edges the operation respects, the third being
-extended by zeros. Forward that array is the input, for a transposed convolution the output;
-the gradients hold the same triples with the roles exchanged.
+between elements are in neither figure.
 
 What is not a product of two arrays (pooling, normalisation, activations, FFTs, matrix
-decompositions) costs no MAC here. What the jaxpr repeats is counted again: under
-`jax.checkpoint` the recomputed forward pass is included.
+decompositions) costs no MAC here, and neither does interpolation, which `jax.image.resize`
+writes as products with nearly empty matrices. What the jaxpr repeats is counted again:
+under `jax.checkpoint` the recomputed forward pass is included.
 """
 
 import math
@@ -37,13 +27,11 @@ from typing import Any, NamedTuple
 import jax
 from jax.extend.core import Jaxpr, JaxprEqn, jaxprs_in_params
 
+from jaxbed.efficiency.contractions import conv_macs, dot_macs, is_flipped
 from jaxbed.ops import forms
 
 # Counted as if they ran once, because the jaxpr does not say how often.
 _UNKNOWN_REPEATS = {"while", "pallas_call", "ffi_call"}
-
-# A kernel stays the same kernel through these.
-_RESHAPING = {"reshape", "transpose", "squeeze", "broadcast_in_dim", "convert_element_type"}
 
 
 @dataclass(frozen=True)
@@ -179,16 +167,16 @@ def _works(jaxpr: Jaxpr, *, scope: str, repeats: int) -> Iterator[_Work]:
         here = f"{scope}/{eqn.source_info.name_stack}"
         name = eqn.primitive.name
         if name == "dot_general":
-            macs = repeats * _dot_macs(eqn)
+            macs = repeats * dot_macs(eqn)
             yield _Work(name, module_path(here), macs, macs)
         elif name == "conv_general_dilated":
-            input_gradient = "transpose(" in here and _is_flipped(eqn.invars[1], producers)
-            nominal, exact = _conv_macs(eqn, input_gradient=input_gradient)
+            input_gradient = "transpose(" in here and is_flipped(eqn.invars[1], producers)
+            nominal, exact = conv_macs(eqn, input_gradient=input_gradient)
             yield _Work(name, module_path(here), repeats * nominal, repeats * exact)
         elif name == "cond":
             branches = [
-                list(_works(branch.jaxpr, scope=here, repeats=repeats))
-                for branch in eqn.params["branches"]
+                list(_works(branch, scope=here, repeats=repeats))
+                for branch in _inner_jaxprs(eqn)
             ]
             yield from max(branches, key=lambda works: sum(work.nominal for work in works))
         else:
@@ -199,7 +187,9 @@ def _works(jaxpr: Jaxpr, *, scope: str, repeats: int) -> Iterator[_Work]:
 def _inner_jaxprs(eqn: JaxprEqn) -> Iterator[Jaxpr]:
     if eqn.primitive.name == "custom_linear_solve":
         # Of its four functions the other three only serve differentiation.
-        return iter([eqn.params["jaxprs"].solve.jaxpr])
+        return jaxprs_in_params({"solve": eqn.params["jaxprs"].solve})
+    if eqn.params.get("name") == "_resize":  # jax.image.resize
+        return iter(())
     return jaxprs_in_params(eqn.params)
 
 
@@ -232,13 +222,16 @@ def _sum_by(works: list[_Work], *, key: Callable[[_Work], str]) -> dict[str, tup
 def module_path(name_stack: str) -> str:
     """Returns the Flax module path in a JAX name stack.
 
-    "transpose(jvp(Net))/stage1/Conv_0" is "Net/stage1/Conv_0". Two things beside the
-    transformations are not part of a path: the name of a method other than `__call__`
-    ("Net/head.decode" is "Net/head"), and the second copy of it that the backward pass of a
-    rematerialised module carries ("transpose(jvp(Net))/head/jvp(Net)/head").
+    "transpose(jvp(Net))/stage1/Conv_0" is "Net/stage1/Conv_0". Beside the transformations,
+    these are not part of a path: the subscripts of an einsum, the name of a method other
+    than `__call__` ("Net/head.decode" is "Net/head"), and the second copy of it that the
+    backward pass of a rematerialised module carries
+    ("transpose(jvp(Net))/head/jvp(Net)/head").
     """
     names: list[str] = []
     for scope in name_stack.split("/"):
+        if "->" in scope:
+            continue
         name, _, method = re.sub(r"\w+\(|\)", "", scope).partition(".")
         if name in ("", "rematted_computation") or (method and names[-1:] == [name]):
             continue
@@ -247,102 +240,3 @@ def module_path(name_stack: str) -> str:
         if names[:half] == names[half:]:
             names = names[:half]
     return "/".join(names)
-
-
-def _dot_macs(eqn: JaxprEqn) -> int:
-    (contracted, _), _ = eqn.params["dimension_numbers"]
-    lhs = eqn.invars[0].aval.shape
-    return math.prod(eqn.outvars[0].aval.shape) * math.prod(lhs[axis] for axis in contracted)
-
-
-def _is_flipped(kernel: Any, producers: dict[Any, JaxprEqn]) -> bool:
-    """Tells whether a convolution's kernel was reversed, as its input gradient does."""
-    flipped = False
-    while kernel in producers:
-        eqn = producers[kernel]
-        if eqn.primitive.name == "rev":
-            flipped = not flipped
-        elif eqn.primitive.name not in _RESHAPING:
-            break
-        kernel = eqn.invars[0]
-    return flipped
-
-
-def _conv_macs(eqn: JaxprEqn, *, input_gradient: bool) -> tuple[int, int]:
-    """Returns the (nominal, exact) MACs of one `conv_general_dilated`."""
-    params = eqn.params
-    lhs_spec, rhs_spec, out_spec = params["dimension_numbers"]
-    lhs, rhs = (var.aval.shape for var in eqn.invars)
-    out = eqn.outvars[0].aval.shape
-    # The kernel gradient convolves input and output gradient with batch and channels
-    # exchanged, so its "batch" is no longer the axis that comes first.
-    kernel_gradient = lhs_spec[0] > lhs_spec[1]
-    # Batch x output channels x input channels of one group.
-    nominal = exact = out[out_spec[0]] * out[out_spec[1]] * rhs[rhs_spec[1]]
-    for axis, (lhs_axis, rhs_axis, out_axis) in enumerate(
-        zip(lhs_spec[2:], rhs_spec[2:], out_spec[2:], strict=True)
-    ):
-        inputs, taps, outputs = lhs[lhs_axis], rhs[rhs_axis], out[out_axis]
-        stride = params["window_strides"][axis]
-        input_dilation = params["lhs_dilation"][axis]
-        # Zeros extend the input of a convolution and the output of a transposed one; the
-        # input gradient has the two exchanged, the kernel gradient has both at hand.
-        transposed = stride > 1 if input_gradient else input_dilation > 1
-        if transposed and kernel_gradient:
-            nominal *= inputs * outputs
-        elif transposed != input_gradient:
-            nominal *= inputs * taps
-        else:
-            nominal *= taps * outputs
-        exact *= count_triples(
-            inputs,
-            taps,
-            outputs,
-            stride=stride,
-            input_dilation=input_dilation,
-            kernel_dilation=params["rhs_dilation"][axis],
-            padding_low=params["padding"][axis][0],
-        )
-    return nominal, exact
-
-
-def count_triples(
-    inputs: int,
-    taps: int,
-    outputs: int,
-    *,
-    stride: int,
-    input_dilation: int,
-    kernel_dilation: int,
-    padding_low: int,
-) -> int:
-    """Counts the (input, tap, output) triples that meet along one axis of a convolution.
-
-    Args:
-        inputs: elements of the input.
-        taps: elements of the kernel.
-        outputs: elements of the output.
-        stride: `window_strides`, at least 1.
-        input_dilation: `lhs_dilation`, at least 1.
-        kernel_dilation: `rhs_dilation`, at least 1.
-        padding_low: what stands before the first input, after dilation; may be negative.
-    """
-    if taps > outputs:  # the equation is symmetric in them; loop over the shorter
-        taps, outputs = outputs, taps
-        stride, kernel_dilation = kernel_dilation, stride
-    common = math.gcd(stride, input_dilation)
-    period = input_dilation // common
-    inverse = pow(stride // common, -1, period)
-    triples = 0
-    for tap in range(taps):
-        # Outputs o with 0 <= o * stride + offset <= last and that sum a multiple of
-        # input_dilation: every `period`-th one from `first`, if any.
-        offset = tap * kernel_dilation - padding_low
-        if offset % common:
-            continue
-        last = (inputs - 1) * input_dilation
-        start = max(0, -(offset // stride))
-        stop = min(outputs, (last - offset) // stride + 1)
-        first = -(offset // common) * inverse % period
-        triples += len(range(start + (first - start) % period, stop, period))
-    return triples
