@@ -6,6 +6,7 @@ baseline removed, so that an empty mat reads 0.
 """
 
 import dataclasses
+from collections.abc import Mapping
 
 import numpy as np
 
@@ -52,6 +53,8 @@ class PressureMaps:
         joints_mm: f32[N,J,2], (x to the right, y to the feet) from the outer corner of the
             mat's first sensor at the top left; NaN where unknown. None without joints.
         skipped: what was left out on reading and why, one line each.
+        extra: what else the set tells of each map, str[N], i32[N] or f32[N] by name, for
+            example incline_deg or file; NaN where unknown.
     """
 
     name: str
@@ -63,6 +66,7 @@ class PressureMaps:
     label_names: tuple[str, ...]
     joints_mm: np.ndarray | None = None
     skipped: tuple[str, ...] = ()
+    extra: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.pressure)
