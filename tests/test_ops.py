@@ -1,0 +1,189 @@
+"""Every lowering gives the values and gradients of its reference, which is checked by hand."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxbed.ops.depthwise import depthwise_conv
+from jaxbed.ops.gaussian import gaussian_filter, gaussian_window
+from jaxbed.ops.resize import resize_bilinear
+from jaxbed.ops.transposed_conv import conv_transpose_2x2
+
+
+def normal(rng, *shape, dtype=jnp.float32):
+    return jnp.asarray(rng.normal(size=shape), dtype)
+
+
+def value_and_gradients(f, arguments, cotangent):
+    value, pull_back = jax.vjp(f, *arguments)
+    return [value, *pull_back(cotangent.astype(value.dtype))]
+
+
+def assert_same_value_and_gradients(op, arguments, rng, *, form, tolerance=1e-5):
+    """Compares two forms under jit, relative to the largest element of each result."""
+    shape = jax.eval_shape(partial(op, form="lax"), *arguments).shape
+    cotangent = normal(rng, *shape)
+    want, got = (
+        jax.jit(partial(value_and_gradients, partial(op, form=name)))(arguments, cotangent)
+        for name in ("lax", form)
+    )
+    for a, b in zip(want, got, strict=True):
+        assert a.dtype == b.dtype
+        a, b = (np.asarray(v, np.float64) for v in (a, b))
+        np.testing.assert_allclose(b, a, rtol=0, atol=tolerance * np.abs(a).max())
+
+
+# depthwise convolution
+
+
+@pytest.mark.parametrize(
+    ("shape", "size", "stride"),
+    [
+        ((1, 1, 1, 4), 3, 1),
+        ((1, 2, 3, 1), 5, 2),
+        ((2, 9, 6, 3), 1, 2),
+        ((1, 7, 10, 3), 3, 1),
+        ((3, 17, 12, 5), 3, 2),
+        ((3, 17, 12, 5), 5, 1),
+        ((2, 16, 9, 16), 5, 2),
+        ((2, 11, 8, 2), 7, 3),
+    ],
+)
+def test_shifted_depthwise_matches_the_grouped_convolution(rng, shape, size, stride):
+    arguments = normal(rng, *shape), normal(rng, size, size, 1, shape[-1])
+    op = partial(depthwise_conv, stride=stride)
+    assert_same_value_and_gradients(op, arguments, rng, form="shift")
+
+
+@pytest.mark.parametrize("form", ["lax", "shift"])
+@pytest.mark.parametrize("stride", [1, 2])
+def test_depthwise_is_a_windowed_sum_with_the_same_padding_on_both_sides(rng, form, stride):
+    x, kernel = rng.normal(size=(1, 6, 8, 2)), rng.normal(size=(5, 5, 1, 2))
+    padded = np.pad(x, ((0, 0), (2, 2), (2, 2), (0, 0)))
+    want = np.array(
+        [
+            [(padded[0, i : i + 5, j : j + 5] * kernel[:, :, 0]).sum((0, 1)) for j in columns]
+            for i in range(0, 6, stride)
+            for columns in [range(0, 8, stride)]
+        ]
+    )
+    got = depthwise_conv(jnp.float32(x), jnp.float32(kernel), stride=stride, form=form)
+    np.testing.assert_allclose(got[0], want, atol=1e-5)
+
+
+def test_shifted_depthwise_accumulates_bfloat16_in_float32(rng):
+    x = normal(rng, 2, 24, 12, 8, dtype=jnp.bfloat16)
+    kernel = normal(rng, 3, 3, 1, 8, dtype=jnp.bfloat16)
+    cotangent = normal(rng, 2, 24, 12, 8).astype(jnp.bfloat16)
+    shift = partial(depthwise_conv, form="shift")
+    exact = partial(depthwise_conv, form="lax")
+    got = value_and_gradients(shift, (x, kernel), cotangent)
+    want = value_and_gradients(
+        exact, (jnp.float32(x), jnp.float32(kernel)), jnp.float32(cotangent)
+    )
+    for a, b in zip(want, got, strict=True):
+        assert b.dtype == jnp.bfloat16
+        np.testing.assert_allclose(jnp.float32(b), a, rtol=2**-8, atol=2**-8)
+
+
+@pytest.mark.parametrize("shape", [(4, 4, 1, 3), (3, 5, 1, 3), (3, 3, 1, 2), (3, 3, 3, 3)])
+def test_depthwise_refuses_a_kernel_of_another_shape(shape):
+    with pytest.raises(ValueError, match="odd k"):
+        depthwise_conv(jnp.zeros((1, 8, 8, 3)), jnp.zeros(shape))
+
+
+# transposed convolution
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 1, 3), (1, 5, 8, 3), (3, 4, 7, 6)])
+@pytest.mark.parametrize("out", [1, 4])
+def test_subpixel_matches_the_dilated_convolution(rng, shape, out):
+    arguments = normal(rng, *shape), normal(rng, 2, 2, shape[-1], out)
+    assert_same_value_and_gradients(conv_transpose_2x2, arguments, rng, form="subpixel")
+
+
+@pytest.mark.parametrize("form", ["lax", "subpixel"])
+def test_each_input_pixel_fills_its_own_two_by_two_block(rng, form):
+    x, kernel = normal(rng, 2, 3, 5, 4), normal(rng, 2, 2, 4, 3)
+    y = conv_transpose_2x2(x, kernel, form=form)
+    for a in (0, 1):
+        for b in (0, 1):
+            want = np.asarray(x) @ np.asarray(kernel[a, b])
+            np.testing.assert_allclose(y[:, a::2, b::2], want, atol=1e-5)
+
+
+def test_subpixel_follows_bfloat16(rng):
+    arguments = (
+        normal(rng, 2, 6, 5, 8, dtype=jnp.bfloat16),
+        normal(rng, 2, 2, 8, 4, dtype=jnp.bfloat16),
+    )
+    assert_same_value_and_gradients(
+        conv_transpose_2x2, arguments, rng, form="subpixel", tolerance=2e-2
+    )
+
+
+def test_transposed_convolution_refuses_another_window(rng):
+    with pytest.raises(ValueError, match="2, 2, 4"):
+        conv_transpose_2x2(jnp.zeros((1, 3, 3, 4)), jnp.zeros((3, 3, 4, 2)))
+
+
+# Gaussian window
+
+
+@pytest.mark.parametrize("form", ["shift", "band"])
+@pytest.mark.parametrize("shape", [(1, 11, 11, 1), (3, 19, 24, 3), (1, 41, 150, 1)])
+def test_gaussian_forms_match_the_depthwise_window(rng, form, shape):
+    assert_same_value_and_gradients(gaussian_filter, (normal(rng, *shape),), rng, form=form)
+
+
+@pytest.mark.parametrize("form", ["lax", "shift", "band"])
+def test_gaussian_of_an_impulse_is_the_window_itself(form):
+    offset = np.arange(5) - 2
+    line = np.exp(-(offset**2) / (2 * 0.8**2))
+    window = np.outer(line, line) / line.sum() ** 2
+    x = jnp.zeros((1, 9, 9, 2)).at[0, 4, 4, 1].set(1.0)
+    y = gaussian_filter(x, size=5, sigma=0.8, form=form)
+    assert y.shape == (1, 5, 5, 2)
+    np.testing.assert_allclose(y[0, :, :, 1], window, atol=1e-7)
+    assert not y[..., 0].any()
+
+
+@pytest.mark.parametrize("form", ["shift", "band"])
+def test_gaussian_forms_follow_bfloat16(rng, form):
+    x = normal(rng, 2, 20, 24, 1, dtype=jnp.bfloat16)
+    assert_same_value_and_gradients(gaussian_filter, (x,), rng, form=form, tolerance=2e-2)
+
+
+def test_gaussian_window_sums_to_one():
+    np.testing.assert_allclose(gaussian_window(11, 1.5).sum(), 1, rtol=1e-12)
+
+
+def test_gaussian_refuses_an_image_smaller_than_the_window():
+    with pytest.raises(ValueError, match="smaller than the window"):
+        gaussian_filter(jnp.zeros((1, 10, 30, 1)))
+
+
+# bilinear resize
+
+
+@pytest.mark.parametrize("size", [(5, 7), (10, 14), (20, 21), (8, 9)])
+def test_resize_by_matmul_matches_jax_image(rng, size):
+    op = partial(resize_bilinear, size=size)
+    assert_same_value_and_gradients(
+        lambda x, form: op(x, form=form), (normal(rng, 2, 5, 7, 3),), rng, form="matmul"
+    )
+
+
+@pytest.mark.parametrize("form", ["lax", "matmul"])
+def test_doubling_mixes_neighbours_three_to_one_and_clamps_the_edges(form):
+    x = jnp.array([0.0, 4.0, 8.0]).reshape(1, 1, 3, 1)
+    y = resize_bilinear(x, (1, 6), form=form)
+    np.testing.assert_allclose(y.ravel(), [0, 1, 3, 5, 7, 8], atol=1e-6)
+
+
+def test_resize_refuses_to_shrink():
+    with pytest.raises(ValueError, match="enlarges"):
+        resize_bilinear(jnp.zeros((1, 8, 8, 1)), (4, 8))
