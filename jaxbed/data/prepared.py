@@ -22,7 +22,6 @@ VERSION = "1.0.0"
 
 # TFDS's usual name for an only split; subjects are split on reading, by protocol.
 _SPLIT = "train"
-_READ_BATCH = 512
 
 
 @contextlib.contextmanager
@@ -38,7 +37,7 @@ def complete_or_absent(folder: Path) -> Iterator[Path]:
     Raises:
         InputError: if `folder` is not free, or if no folder can be made there.
     """
-    folder = Path(os.path.abspath(folder))
+    folder = folder.absolute()
     if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
         raise InputError(
             f"{folder} already exists and is not an empty folder; remove it or choose another."
@@ -118,6 +117,21 @@ def write_pressure_maps(
             if os.strerror(number) in str(error):
                 raise OSError(number, os.strerror(number), os.fspath(folder)) from error
         raise
+
+
+def summary(maps: PressureMaps, frames_read: int) -> str:
+    """Tells what was read, kept and left out, with the first reasons."""
+    shown = maps.skipped[:3]
+    more = len(maps.skipped) - len(shown)
+    lines = [
+        f"{maps.name}: {frames_read:,} frames read, {len(maps):,} kept, "
+        f"{frames_read - len(maps):,} left out; {len(set(maps.subject))} subjects, "
+        f"{maps.mat.rows} x {maps.mat.columns} cells",
+        *(f"  left out: {line}" for line in shown),
+    ]
+    if more:
+        lines.append(f"  left out: {more} more such lines in metadata.json")
+    return "\n".join(lines)
 
 
 def read_pressure_maps(folder: Path, name: str) -> PressureMaps:
@@ -200,18 +214,22 @@ def _facts(maps: PressureMaps, frames_read: int) -> dict:
 
 
 def _read_columns(home: Path) -> tuple[tfds.core.DatasetInfo, dict[str, np.ndarray]]:
-    """Reads every record, column by column: memory holds the columns and one batch."""
+    """Reads every record into columns; memory holds the columns and one record."""
     builder = tfds.builder_from_directory(os.fspath(home))
-    source = builder.as_data_source(_SPLIT)
-    # Indexed rather than iterated: grain's prefetch threads cost more than these reads.
-    batches = grain.MapDataset.source(source).batch(_READ_BATCH)
-    columns = {}
-    for i in range(len(batches)):
-        for name, values in batches[i].items():
-            if name not in columns:
-                columns[name] = np.empty((len(source), *values.shape[1:]), values.dtype)
-            columns[name][i * _READ_BATCH : i * _READ_BATCH + len(values)] = values
+    # Indexed rather than iterated: the prefetch threads cost more than such small reads.
+    records = grain.MapDataset.source(builder.as_data_source(_SPLIT))
+    columns = {name: _column(value, len(records)) for name, value in records[0].items()}
+    for i in range(len(records)):
+        for name, value in records[i].items():
+            columns[name][i] = value.decode() if isinstance(value, bytes) else value
     return builder.info, columns
+
+
+def _column(value: np.ndarray | int | bytes, length: int) -> np.ndarray:
+    if isinstance(value, bytes):
+        return np.empty(length, object)
+    value = np.asarray(value)
+    return np.empty((length, *value.shape), value.dtype)
 
 
 def _assemble(
@@ -227,9 +245,7 @@ def _assemble(
         full_scale=float(facts["full_scale"]),
     )
     columns = {
-        key: np.array([value.decode() for value in values])
-        if values.dtype == object
-        else values
+        key: values.astype(str) if values.dtype == object else values
         for key, values in columns.items()
     }
     pressure = columns.pop("pressure")
