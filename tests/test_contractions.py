@@ -186,11 +186,10 @@ def test_triples_along_one_axis_match_a_double_loop(rng):
 
 
 def test_a_huge_axis_is_counted_without_visiting_it():
-    length = 10**9
-    taps = count_triples(
-        length, 3, length, stride=1, input_dilation=1, kernel_dilation=1, padding_low=1
-    )
-    assert taps == 3 * length - 2
+    long = 10**9
+    unit = {"stride": 1, "input_dilation": 1, "kernel_dilation": 1, "padding_low": 1}
+    assert count_triples(long, 3, long, **unit) == 3 * long - 2
+    assert count_triples(long, long, 3, **unit) == 3 * long - 2  # the kernel gradient
 
 
 @pytest.mark.parametrize("axes", ["NHWC", "NCHW", "HWNC"])
@@ -208,10 +207,25 @@ def test_the_layout_does_not_change_the_count(axes):
     assert macs(count(gradients(run), x, kernel)) == (3 * nominal, 3 * nominal)
 
 
+def test_a_kernel_that_is_flipped_forward_is_no_gradient():
+    def run(x, kernel):
+        return conv(x, lax.rev(kernel, (0, 1)), padding="VALID")
+
+    nominal = 4 * 4 * 9 * 2 * 4  # VALID leaves 4 x 4 of 6 x 6
+    x, kernel = f32(1, 6, 6, 2), f32(3, 3, 2, 4)
+    assert macs(count(run, x, kernel)) == (nominal, nominal)
+    assert macs(count(gradients(run), x, kernel)) == (3 * nominal, 3 * nominal)
+
+
+def test_a_constant_kernel_needs_no_gradient():
+    counted = count(gradients(lambda x: conv(x, jnp.ones((3, 3, 2, 4)))), f32(1, 6, 6, 2))
+    assert macs(counted) == (2 * 36 * 9 * 8, 2 * 16 * 16 * 8)
+
+
 def test_gradients_of_a_vmapped_convolution_cost_the_same():
     nominal = 5 * 16 * 9 * 8  # VALID leaves 4 x 4 of 6 x 6
-    per_example = jax.vmap(gradients(functools.partial(conv, padding="VALID")))
-    counted = count(per_example, f32(5, 1, 6, 6, 2), f32(5, 3, 3, 2, 4))
+    backward = jax.vmap(gradients(functools.partial(conv, padding="VALID")))
+    counted = count(backward, f32(5, 1, 6, 6, 2), f32(5, 3, 3, 2, 4))
     assert macs(counted) == (3 * nominal, 3 * nominal)
 
 

@@ -10,15 +10,13 @@ product: that of the two arrays that are taken as they are, while the third is e
 zeros. That third one is the input, and for a transposed convolution the output.
 
 The gradient by the input and that by the kernel hold the same triples with the roles
-exchanged, so each costs what the convolution itself costs, nominal and exact.
+exchanged, so each costs what the convolution itself costs, nominal and exact. (The nominal
+count of reverse-mode second derivatives is not defined so: they are counted as if first.)
 """
 
 import math
 
 from jax.extend.core import JaxprEqn, Literal, Var
-
-# A kernel stays the same kernel through these.
-_RESHAPING = {"reshape", "transpose", "squeeze", "broadcast_in_dim", "convert_element_type"}
 
 
 def dot_macs(eqn: JaxprEqn) -> int:
@@ -35,15 +33,12 @@ def is_flipped(kernel: Var | Literal, producers: dict[Var, JaxprEqn]) -> bool:
         kernel: the second operand of a convolution.
         producers: the equation that made each variable of the jaxpr.
     """
-    flipped = False
     while isinstance(kernel, Var) and kernel in producers:  # not a literal, not an input
         eqn = producers[kernel]
-        if eqn.primitive.name == "rev":
-            flipped = not flipped
-        elif eqn.primitive.name not in _RESHAPING:
-            break
+        if eqn.primitive.name != "reshape":  # of which `vmap` puts some in between
+            return eqn.primitive.name == "rev"
         kernel = eqn.invars[0]
-    return flipped
+    return False
 
 
 def conv_macs(eqn: JaxprEqn, *, input_gradient: bool) -> tuple[int, int]:
