@@ -46,6 +46,7 @@ def main(config: Config) -> None:
     """Reads, checks and writes both experiments."""
     from jaxbed.data.prepared import complete_or_absent, summary, write_pressure_maps
 
+    lines = []
     with complete_or_absent(config.out) as partial:
         recordings = read_recordings(config.raw, verify=config.verify)
         for experiment in EXPERIMENTS:
@@ -53,8 +54,8 @@ def main(config: Config) -> None:
             write_pressure_maps(
                 maps, partial, frames_read=read, licence=LICENCE, homepage=HOMEPAGE
             )
-            print(summary(maps, read))
-    print(config.out)
+            lines.append(summary(maps, read))
+    print(*lines, config.out, sep="\n")
 
 
 def read_recordings(raw: Path, *, verify: bool) -> dict[str, list[Recording]]:

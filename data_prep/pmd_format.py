@@ -187,7 +187,7 @@ def _parse(
     if experiment.values_per_line == size[0] * size[1]:
         blocks = [[line] for line in lines]
     else:
-        blocks = [lines]
+        blocks = [lines] if lines else []
     frames, numbers, reasons = [], [], []
     for number, block in enumerate(blocks):
         try:
