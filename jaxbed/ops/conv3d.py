@@ -3,12 +3,15 @@
 B batch, D depth (frames), H height, W width, Ci and Co channels; kd, kh, kw odd.
 """
 
+from collections.abc import Iterator
+
 import jax
+import jax.numpy as jnp
 from jax import lax
 
 from jaxbed.ops import forms
 
-FORMS = ("lax",)
+FORMS = ("lax", "slices")
 
 
 def conv3d(x: jax.Array, kernel: jax.Array, *, form: str | None = None) -> jax.Array:
@@ -17,12 +20,103 @@ def conv3d(x: jax.Array, kernel: jax.Array, *, form: str | None = None) -> jax.A
     Args:
         x: f32[B,D,H,W,Ci] clips.
         kernel: f32[kd,kh,kw,Ci,Co], all three sizes odd.
-        form: "lax".
+        form: "lax" is the 3-D convolution; "slices" is a sum of 2-D convolutions, one for
+            each depth tap and only on the slices that it reaches, so depth padding is not
+            multiplied: a 3-frame clip under 3 taps needs 7 products of 9. By default
+            "slices" on CPU, whose 3-D convolution runs at a fraction of the speed of its
+            2-D one: 4 to 5 times slower forward, 3 times with gradients at
+            f32[1,3,96,128,64] and 3 x 3 x 3 (two cores). Else "lax".
 
     Returns:
         f32[B,D,H,W,Co].
+
+    Raises:
+        ValueError: a kernel size is even or the channels do not fit.
     """
-    forms.choose(form, offered=FORMS, auto="lax")
+    if (
+        kernel.ndim != 5
+        or kernel.shape[3] != x.shape[-1]
+        or 0 in (k % 2 for k in kernel.shape[:3])
+    ):
+        raise ValueError(
+            f"a kernel for {x.shape[-1]} channels is (kd, kh, kw, {x.shape[-1]}, Co) with odd "
+            f"kd, kh, kw, got {kernel.shape}"
+        )
+    auto = "slices" if jax.default_backend() == "cpu" else "lax"
+    if forms.choose(form, offered=FORMS, auto=auto) == "lax":
+        return lax.conv_general_dilated(
+            x, kernel, (1, 1, 1), "SAME", dimension_numbers=("NDHWC", "DHWIO", "NDHWC")
+        )
+    return _sliced(x, kernel)
+
+
+@jax.custom_vjp
+def _sliced(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    batch, depth, height, width, _ = x.shape
+    taps, *window = kernel.shape[:3]
+    shape = (*x.shape[:4], kernel.shape[-1])
+    if taps == 1:
+        return _conv2d(x.reshape(-1, *x.shape[2:]), kernel[0]).reshape(shape)
+    if window == [1, 1]:
+        flat = x.reshape(batch, depth, height * width, x.shape[-1])
+        return _conv2d(flat, kernel[:, 0]).reshape(shape)
+    y = jnp.zeros(shape, x.dtype)
+    for tap, source, target in _depth_taps(taps, depth):
+        slices = x[:, source].reshape(-1, *x.shape[2:])
+        part = _conv2d(slices, kernel[tap]).reshape(batch, -1, height, width, shape[-1])
+        border = (target.start, depth - target.stop)
+        y += jnp.pad(part, ((0, 0), border, (0, 0), (0, 0), (0, 0)))
+    return y
+
+
+def _sliced_fwd(x, kernel):
+    return _sliced(x, kernel), (x, kernel)
+
+
+def _sliced_bwd(saved, g):
+    x, kernel = saved
+    g = lax.optimization_barrier(g)  # else whatever made g is done again for every tap
+    turned = jnp.swapaxes(kernel[::-1, ::-1, ::-1], 3, 4)
+    return _sliced(g, turned), _kernel_gradient(x, g, kernel)
+
+
+_sliced.defvjp(_sliced_fwd, _sliced_bwd)
+
+
+def _kernel_gradient(x: jax.Array, g: jax.Array, kernel: jax.Array) -> jax.Array:
+    """Returns f32[kd,kh,kw,Ci,Co]: for each tap the product of the shifted x with g.
+
+    One matmul per pair of slices, summed afterwards, keeps both cores busy: a single one
+    would contract all pixels into a matrix too small to share out.
+    """
+    taps, rows, columns, inputs, outputs = kernel.shape
+    height, width = x.shape[2:4]
+    border = ((0, 0), (0, 0), (rows // 2, rows // 2), (columns // 2, columns // 2), (0, 0))
+    x = lax.optimization_barrier(jnp.pad(x, border))
+    gradient = jnp.zeros(kernel.shape, jnp.promote_types(kernel.dtype, jnp.float32))
+    for tap, source, target in _depth_taps(taps, x.shape[1]):
+        responses = g[:, target].reshape(-1, height * width, outputs)
+        for i in range(rows):
+            for j in range(columns):
+                window = x[:, source, i : i + height, j : j + width]
+                window = window.reshape(-1, height * width, inputs)
+                part = jnp.einsum(
+                    "npi,npo->nio", window, responses, preferred_element_type=gradient.dtype
+                )
+                gradient = gradient.at[tap, i, j].set(part.sum(0))
+    return gradient.astype(kernel.dtype)
+
+
+def _depth_taps(taps: int, depth: int) -> Iterator[tuple[int, slice, slice]]:
+    """Yields (tap, slices it reads, slices it adds to) for the taps that reach any slice."""
+    for tap in range(taps):
+        shift = tap - taps // 2
+        first, last = max(0, -shift), min(depth, depth - shift)
+        if first < last:
+            yield tap, slice(first + shift, last + shift), slice(first, last)
+
+
+def _conv2d(x: jax.Array, kernel: jax.Array) -> jax.Array:
     return lax.conv_general_dilated(
-        x, kernel, (1, 1, 1), "SAME", dimension_numbers=("NDHWC", "DHWIO", "NDHWC")
+        x, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
     )
