@@ -1,29 +1,25 @@
 """A body on an elastic mattress: how it comes to rest, and where it presses.
 
 The mattress is a Winkler foundation, a bed of independent springs: the pressure at a point is
-its stiffness times the depth to which the body pushes the surface down.
+its stiffness times the depth to which the body pushes the surface down. A cover that spreads
+the load lies on it.
 
-N bodies, D degrees of freedom, C capsules, S contact points, H and W grid points down and across.
-Lengths in metres, stiffness in kPa per metre, bed frame of `jaxbed.simulate.body`; the surface of
-the empty mattress is z = 0.
+N bodies, D degrees of freedom, C capsules, S contact points, H x W grid points. Lengths in
+metres, stiffness in kPa per metre, bed frame of `jaxbed.simulate.body`; the surface of the
+empty mattress is z = 0.
 """
 
 import numpy as np
 from scipy.fft import dctn, idctn
 
-from jaxbed.simulate.body import (
-    BONE_INDEX,
-    DENSITY,
-    FREEDOMS,
-    GRAVITY,
-    LIMITS_RAD,
-    Bodies,
-    Figure,
-    forward_kinematics,
-    moved_by,
-)
+from jaxbed.simulate.body import GRAVITY, Bodies, Figure, forward_kinematics, moved_by
+from jaxbed.simulate.skeleton import BONE_INDEX, FREEDOMS, LIMITS_RAD
 
+_LONGEST_MOVE = 0.4  # of a step: metres of the root, radians of a joint
+_FREEDOM_BONE = [BONE_INDEX[freedom.bone] for freedom in FREEDOMS]
 _ALONG = np.array([0.0, 1 / 3, 2 / 3, 1.0])
+_DENSITY = 1000.0  # of the body, kg/m^3
+_BEARING = 1.3  # length of contact per length of cylinder; agrees best with the full surface
 _TONE = np.array([freedom.tone for freedom in FREEDOMS])
 _MOVED_BY = np.repeat(moved_by(), len(_ALONG), axis=1)
 
@@ -34,8 +30,9 @@ def settle(
     """Lets posed bodies sink into the mattress under their own weight.
 
     Finds the rest of a body whose joints are springs (its muscle tone) about the given pose and
-    stop at their limits: Gauss-Newton steps on gravity plus the elastic energy of mattress and joints.
-    Contact is taken at a few points along every capsule.
+    stop at their limits: projected Gauss-Newton steps on gravity plus the elastic energy of
+    mattress and joints. Contact is taken at a few points along every capsule; limbs do not
+    stop each other.
 
     Args:
         bodies: N bodies.
@@ -47,41 +44,52 @@ def settle(
     Returns:
         Angles and root after settling, like `angles` and `root_m`.
     """
-    tone = _TONE * (bodies.load_n.sum(axis=1) * bodies.stature_m)[:, None]
     load, radius, length = _contacts(bodies)
+    tone = _TONE * (load.sum(axis=1) * bodies.stature_m)[:, None]
+    spring_scale = 2e3 * stiffness[:, None] * length
     relaxed, root_m = angles, root_m.copy()
     for step in range(steps):
         figure = forward_kinematics(bodies, angles, root_m)
-        first, last = figure.ends_m[:, :, 0], figure.ends_m[:, :, 1]
-        at = (first[:, :, None] + _ALONG[:, None] * (last - first)[:, :, None]).reshape(
-            len(bodies), -1, 3
-        )
+        at = _contact_points(figure)
         if step == 0:  # start from the height at which the body just touches
             rise = np.max(radius - at[..., 2], axis=1)
             root_m[:, 2] += rise
             at[..., 2] += rise[:, None]
+        # A cylinder pushed in by d rests on a chord of about 2 sqrt(2 r d). The least depth
+        # keeps some stiffness in what hovers just above the mattress.
         depth = np.maximum(radius - at[..., 2], 0)
-        spring = 2e3 * stiffness[:, None] * length * np.sqrt(2 * radius * np.maximum(depth, 1e-3))
-        force = 2 / 3 * spring * depth  # of a cylinder pushed in, per Hertz's chord 2 sqrt(2rd)
+        spring = spring_scale * np.sqrt(2 * radius * np.maximum(depth, 1e-3))
+        pull = load - 2 / 3 * spring * depth
 
         lift = _lift(figure, at)
-        pull = load - force
-        slope = np.concatenate(
-            [
-                np.sum(pull, axis=1, keepdims=True),
-                (lift @ pull[..., None])[..., 0] + tone * (angles - relaxed),
-            ],
-            axis=1,
-        )
-        jacobian = np.concatenate([np.ones_like(lift[:, :1]), lift], axis=1)
-        curvature = (jacobian * spring[:, None]) @ jacobian.swapaxes(1, 2)
-        diagonal = np.einsum("nii->ni", curvature)
-        diagonal += np.concatenate([1e-3 * diagonal[:, :1], tone], axis=1)
+        slope = (lift @ pull[..., None])[..., 0]
+        slope[:, 1:] += tone * (angles - relaxed)
+        curvature = (lift * spring[:, None]) @ lift.swapaxes(1, 2)
+        diagonal = np.einsum("nii->ni", curvature)  # a view
+        diagonal[:, 0] *= 1.001
+        diagonal[:, 1:] += tone
+        held = _at_limit(angles, slope)
+        curvature[held[:, :, None] | held[:, None, :]] = 0
+        diagonal[held], slope[held] = 1, 0
         move = np.linalg.solve(curvature, -slope[..., None])[..., 0]
-        move *= np.minimum(1, 0.25 / np.max(np.abs(move), axis=1, keepdims=True))
+        move *= np.minimum(1, _LONGEST_MOVE / np.max(np.abs(move), axis=1, keepdims=True))
         root_m[:, 2] += move[:, 0]
         angles = np.clip(angles + move[:, 1:], *LIMITS_RAD.T)
     return angles, root_m
+
+
+def _contact_points(figure: Figure) -> np.ndarray:
+    """f64[N,S,3], points along the axes of the capsules."""
+    first, last = figure.ends_m[:, :, :1], figure.ends_m[:, :, 1:]
+    return (first + _ALONG[:, None] * (last - first)).reshape(len(first), -1, 3)
+
+
+def _at_limit(angles: np.ndarray, slope: np.ndarray) -> np.ndarray:
+    """bool[N,1+D], which coordinates the slope of the energy presses against a limit."""
+    low, high = LIMITS_RAD.T
+    held = np.zeros(slope.shape, bool)
+    held[:, 1:] = (angles <= low) & (slope[:, 1:] > 0) | (angles >= high) & (slope[:, 1:] < 0)
+    return held
 
 
 def _contacts(bodies: Bodies) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -93,16 +101,16 @@ def _contacts(bodies: Bodies) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     near, far = bodies.radii_m[..., :1], bodies.radii_m[..., 1:]
     radius = (near + _ALONG * (far - near)).reshape(len(bodies), -1)
     load = np.repeat(bodies.load_n / len(_ALONG), len(_ALONG), axis=1)
-    return load, radius, load / (GRAVITY * DENSITY * np.pi * radius**2)
+    return load, radius, _BEARING * load / (GRAVITY * _DENSITY * np.pi * radius**2)
 
 
 def _lift(figure: Figure, at: np.ndarray) -> np.ndarray:
-    """f64[N,D,S], the rise of every contact point per radian of every degree of freedom."""
-    bone = [freedom.bone for freedom in FREEDOMS]
-    origin = figure.origins_m[:, [BONE_INDEX[name] for name in bone]]
+    """f64[N,1+D,S], the rise of every contact point per metre of the root and per radian."""
+    origin = figure.origins_m[:, _FREEDOM_BONE]
     x, y = (at[:, None, :, i] - origin[:, :, None, i] for i in (0, 1))
     axis = figure.axes[:, :, None]
-    return np.where(_MOVED_BY, axis[..., 0] * y - axis[..., 1] * x, 0)
+    turn = np.where(_MOVED_BY, axis[..., 0] * y - axis[..., 1] * x, 0)
+    return np.concatenate([np.ones_like(turn[:, :1]), turn], axis=1)
 
 
 def underside(figure: Figure, x_m: np.ndarray, y_m: np.ndarray) -> np.ndarray:
@@ -188,9 +196,10 @@ def contact_pressure(
     for _ in range(100):
         depth = np.maximum(sink.astype(np.float32)[:, None] - height, 0)
         excess = depth.sum(axis=1, dtype=np.float64) - total
-        if np.all(excess <= 1e-6 * total):
+        done = excess <= 1e-6 * total
+        if done.all():
             break
-        sink = sink - excess / np.count_nonzero(depth, axis=1)
+        sink = np.where(done, sink, sink - excess / np.count_nonzero(depth, axis=1))
     pressure = depth * (stiffness[:, None] * total[:, None] / (excess + total)[:, None])
     pressure = pressure.reshape(height_m.shape).astype(np.float32)
     return _spread(pressure, spread_m / cell_m)

@@ -9,9 +9,10 @@ import dataclasses
 import numpy as np
 
 from jaxbed.data.pressure import POSTURES, Mat, PressureMaps
-from jaxbed.simulate.body import JOINTS, Bodies, Figure, forward_kinematics, sample_subjects
+from jaxbed.simulate.body import Bodies, Figure, forward_kinematics, sample_subjects
 from jaxbed.simulate.mattress import contact_pressure, settle, underside
 from jaxbed.simulate.poses import sample_poses
+from jaxbed.simulate.skeleton import JOINTS
 
 MAT = Mat(rows=64, columns=32, pitch_mm=25.4, unit="kpa", full_scale=8.5)
 """A mat like that of the PMD recordings, whose 500 counts are about 8.5 kPa: the value that
@@ -19,8 +20,8 @@ makes the sum of its maps the weight of its subjects."""
 
 _CHUNK = 64  # bodies worked on at once: keeps the arrays in the cache
 _POINT_M = 0.013  # spacing of the points at which the body is sampled, at most
-_SPREAD_M = 0.030  # how far the mat's cover spreads the load
-_STEPS = 12  # of settling
+_SPREAD_M = 0.032  # how far the mat's cover spreads the load
+_STEPS = 16  # of settling
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,7 +36,7 @@ class Sensor:
         dead: share of sensors that always read 0.
     """
 
-    gain: float = 0.35
+    gain: float = 0.4
     noise_kpa: float = 0.03
     threshold_kpa: float = 0.03
     saturation_kpa: float = 70.0
@@ -73,8 +74,8 @@ def simulate_pressure_maps(
 
     Every subject is an adult of its own size, every map a pose, a place and a firmness of
     the mattress of its own. What hangs over the edge of the mat is carried by the rest, so
-    that an ideal sensor's pressure times area always sums to the subject's weight. A map depends
-    only on seed, subject and its number, not on how many are asked for.
+    that an ideal sensor's pressure times area always sums to the subject's weight. A map
+    depends only on seed, subject and its number, not on how many are asked for.
 
     Args:
         subjects: number of subjects.
@@ -140,7 +141,7 @@ def _lay_down(
     angles = np.concatenate(
         [sample_poses(rng, [posture]) for rng, posture in zip(rngs, postures, strict=True)]
     )
-    stiffness = np.array([np.exp(rng.uniform(np.log(100), np.log(250))) for rng in rngs])
+    stiffness = np.array([np.exp(rng.uniform(np.log(80), np.log(220))) for rng in rngs])
     angles, root = settle(bodies, angles, np.zeros((len(bodies), 3)), stiffness, steps=_STEPS)
     figure = forward_kinematics(bodies, angles, root)
     size_m = np.array([mat.columns, mat.rows]) * mat.pitch_mm / 1e3
@@ -154,8 +155,8 @@ def _lay_down(
 def _place(figure: Figure, size_m: np.ndarray, share: np.ndarray) -> np.ndarray:
     """f64[N,2], the shift that brings bodies to a random place on a mat centred on 0.
 
-    The middle lies up to 8 cm beside the middle of the mat, the head up to 12 cm below its upper
-    edge, less where there is no room.
+    The middle lies up to 8 cm beside the middle of the mat, the head up to 12 cm below its
+    upper edge, less where there is no room.
     """
     reach = figure.radii_m[..., None, None].max(axis=2)
     low = (figure.ends_m[..., :2] - reach).min(axis=(1, 2))
