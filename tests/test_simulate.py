@@ -16,7 +16,7 @@ from jaxbed.simulate.pressure import (
 )
 from jaxbed.simulate.skeleton import BONES, FLESH, FREEDOM_INDEX, FREEDOMS, JOINTS, LIMITS_RAD
 
-WIDE = Mat(rows=84, columns=50, pitch_mm=25.4, unit="kpa", full_scale=8.5)
+WIDE = Mat(rows=100, columns=64, pitch_mm=25.4, unit="kpa", full_scale=8.5)
 JOINT = {name: i for i, name in enumerate(JOINTS)}
 LIMBS = [
     *[("left_shoulder", "left_elbow"), ("left_elbow", "left_wrist")],

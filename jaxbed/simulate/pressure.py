@@ -158,9 +158,11 @@ def _place(figure: Figure, size_m: np.ndarray, share: np.ndarray) -> np.ndarray:
     The middle lies up to 8 cm beside the middle of the mat, the head up to 12 cm below its
     upper edge, less where there is no room.
     """
-    reach = figure.radii_m[..., None, None].max(axis=2)
-    low = (figure.ends_m[..., :2] - reach).min(axis=(1, 2))
-    high = (figure.ends_m[..., :2] + reach).max(axis=(1, 2))
+    reach = figure.radii_m[..., None]
+    outline = [figure.ends_m[..., :2] - reach, figure.ends_m[..., :2] + reach]
+    points = [part.reshape(len(share), -1, 2) for part in (*outline, figure.joints_m[..., :2])]
+    low = np.concatenate(points, axis=1).min(axis=1)
+    high = np.concatenate(points, axis=1).max(axis=1)
     room = np.maximum(size_m - (high - low), 0)
     across = (2 * share[:, 0] - 1) * np.minimum(room[:, 0] / 2, 0.08)
     down = share[:, 1] * np.minimum(room[:, 1], 0.12)
