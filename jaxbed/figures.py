@@ -295,9 +295,8 @@ def _save(fig: Figure, path: Path, *, title: str) -> Path:
     canvas = FigureCanvasAgg(fig)
     canvas.draw()
     # With a palette, a grid of maps takes under half the bytes; `kmeans` keeps rare colours.
-    image = (
-        Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB").quantize(256, kmeans=1)
-    )
+    image = Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
+    image = image.quantize(256, kmeans=1)
     path.parent.mkdir(parents=True, exist_ok=True)
     write_whole(path, lambda partial: image.save(partial, format="png", dpi=(_DPI, _DPI)))
     return path

@@ -71,9 +71,7 @@ def _data(data: Mapping[str, Any]) -> list[str]:
 def _results(results: Mapping[str, Any]) -> list[str]:
     """Writes single results as a list, and "arm/quantity" as a table with a row per arm."""
     single = {name: value for name, value in results.items() if "/" not in name}
-    split = {
-        tuple(name.rsplit("/", 1)): value for name, value in results.items() if "/" in name
-    }
+    split = {tuple(name.rsplit("/", 1)): results[name] for name in results if "/" in name}
     parts = ["## Results", "On the test examples, where the name does not say otherwise."]
     if split:
         arms = dict.fromkeys(arm for arm, _ in split)

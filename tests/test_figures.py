@@ -76,9 +76,8 @@ def test_weak_keypoints_are_drawn_weaker(tmp_path):
 def test_what_lies_outside_the_map_does_not_move_it(tmp_path):
     def width(column: float) -> int:
         keypoints = np.array([[[1.0, 1.0]], [[1.0, column]]])
-        path = figures.keypoint_spread(
-            tmp_path / "a.png", keypoints, np.zeros((8, 4)), title=""
-        )
+        path = tmp_path / "a.png"
+        figures.keypoint_spread(path, keypoints, np.zeros((8, 4)), title="")
         return np.ptp(largest_patch(pixels(path), map_colour(0.0))[:, 1])
 
     assert width(1.0) == width(9.0) > 0
