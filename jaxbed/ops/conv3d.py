@@ -75,7 +75,6 @@ def _sliced_fwd(x, kernel):
 
 def _sliced_bwd(saved, g):
     x, kernel = saved
-    g = lax.optimization_barrier(g)  # else whatever made g is done again for every tap
     turned = jnp.swapaxes(kernel[::-1, ::-1, ::-1], 3, 4)
     return _sliced(g, turned), _kernel_gradient(x, g, kernel)
 
@@ -86,25 +85,32 @@ _sliced.defvjp(_sliced_fwd, _sliced_bwd)
 def _kernel_gradient(x: jax.Array, g: jax.Array, kernel: jax.Array) -> jax.Array:
     """Returns f32[kd,kh,kw,Ci,Co]: for each tap the product of the shifted x with g.
 
-    One matmul per pair of slices, summed afterwards, keeps both cores busy: a single one
-    would contract all pixels into a matrix too small to share out.
+    The depth taps share one matmul per slice: g under each of them is laid side by side in
+    the channels. Slices are summed afterwards, since a single matmul over all pixels would
+    give a matrix too small to share out between cores.
     """
     taps, rows, columns, inputs, outputs = kernel.shape
-    height, width = x.shape[2:4]
-    border = ((0, 0), (0, 0), (rows // 2, rows // 2), (columns // 2, columns // 2), (0, 0))
-    x = lax.optimization_barrier(jnp.pad(x, border))
-    gradient = jnp.zeros(kernel.shape, jnp.promote_types(kernel.dtype, jnp.float32))
-    for tap, source, target in _depth_taps(taps, x.shape[1]):
-        responses = g[:, target].reshape(-1, height * width, outputs)
-        for i in range(rows):
-            for j in range(columns):
-                window = x[:, source, i : i + height, j : j + width]
-                window = window.reshape(-1, height * width, inputs)
-                part = jnp.einsum(
-                    "npi,npo->nio", window, responses, preferred_element_type=gradient.dtype
-                )
-                gradient = gradient.at[tap, i, j].set(part.sum(0))
-    return gradient.astype(kernel.dtype)
+    batch, depth, height, width, _ = x.shape
+    wide = jnp.promote_types(kernel.dtype, jnp.float32)
+
+    g = _bordered(g, (taps // 2, 0, 0))
+    under_tap = [g[:, taps - 1 - tap :][:, :depth] for tap in range(taps)]
+    responses = jnp.concatenate(under_tap, axis=-1)
+    responses = responses.reshape(batch * depth, height * width, taps * outputs)
+
+    x = _bordered(x, (0, rows // 2, columns // 2))
+    products = []
+    for i in range(rows):
+        for j in range(columns):
+            window = x[:, :, i : i + height, j : j + width].reshape(*responses.shape[:2], -1)
+            product = jnp.einsum("npi,npo->nio", window, responses, preferred_element_type=wide)
+            products.append(product.sum(0))
+    gradient = jnp.stack(products).reshape(rows, columns, inputs, taps, outputs)
+    return jnp.moveaxis(gradient, 3, 0).astype(kernel.dtype)
+
+
+def _bordered(x: jax.Array, border: tuple[int, int, int]) -> jax.Array:
+    return jnp.pad(x, ((0, 0), *((zeros, zeros) for zeros in border), (0, 0)))
 
 
 def _depth_taps(taps: int, depth: int) -> Iterator[tuple[int, slice, slice]]:

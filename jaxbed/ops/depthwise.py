@@ -12,6 +12,7 @@ from jax import lax
 from jaxbed.ops import forms
 
 FORMS = ("lax", "shift")
+_BLOCK_ROWS = 8
 
 
 def depthwise_conv(
@@ -80,25 +81,35 @@ def _shifted_fwd(x, kernel, stride):
 
 def _shifted_bwd(stride, saved, g):
     x, kernel = saved
-    g = lax.optimization_barrier(g)  # else whatever made g is done again for every tap
-    dx = _image_gradient(g, kernel, stride)[:, : x.shape[1], : x.shape[2]]
-    dkernel = _kernel_gradient(x, g, kernel.shape[0], stride)
-    return dx.astype(x.dtype), dkernel.astype(kernel.dtype)
+    size = kernel.shape[0]
+    rows, columns = g.shape[1:3]
+    border = (size // 2 + stride - 1) // stride
+    blocks = -(-rows // _BLOCK_ROWS)
+    block = -(-rows // blocks)
+    extra = blocks * block - rows
+    g = _bordered(g, border, extra_rows=extra)
+
+    dx = _image_gradient(g, kernel, stride, border, rows, columns)
+    dx = dx[:, : x.shape[1], : x.shape[2]].astype(x.dtype)
+
+    x = _bordered(x, size // 2, extra_rows=extra * stride)
+    inside = _window(g, border, border, rows + extra, columns, 1)
+    dkernel = _kernel_gradient(x, inside, size, stride, block)
+    return dx, dkernel.astype(kernel.dtype)
 
 
 _shifted.defvjp(_shifted_fwd, _shifted_bwd)
 
 
-def _image_gradient(g: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
+def _image_gradient(
+    g: jax.Array, kernel: jax.Array, stride: int, border: int, rows: int, columns: int
+) -> jax.Array:
     """Returns f32[B,s Ho,s Wo,C]: at u the sum over taps i of g[(u + k // 2 - i) / s].
 
     Only taps with a whole quotient count, so each of the s * s phases of u has its own few
     taps: a quarter of the products that a g with zeros in between would need at stride 2.
     """
     size = kernel.shape[0]
-    batch, rows, columns, channels = g.shape
-    border = (size // 2 + stride - 1) // stride
-    g = _bordered(g, border)
 
     def taps(phase: int) -> list[tuple[int, int]]:
         """Returns (tap, first row of the bordered g) for the rows u = phase, phase + s, ..."""
@@ -116,34 +127,31 @@ def _image_gradient(g: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
         return sum(products, start=jnp.zeros_like(_window(g, 0, 0, rows, columns, 1)))
 
     lines = [jnp.stack([phase(m, n) for n in range(stride)], axis=3) for m in range(stride)]
-    return jnp.stack(lines, axis=2).reshape(batch, stride * rows, stride * columns, channels)
+    whole = jnp.stack(lines, axis=2)
+    return whole.reshape(-1, stride * rows, stride * columns, g.shape[-1])
 
 
-def _kernel_gradient(x: jax.Array, g: jax.Array, size: int, stride: int) -> jax.Array:
+def _kernel_gradient(
+    x: jax.Array, g: jax.Array, size: int, stride: int, block: int
+) -> jax.Array:
     """Returns f32[k,k,1,C]: for each tap the sum of its shifted image times g.
 
-    One reduction of several operands adds blocks of at most 8 rows for up to 9 taps: XLA
-    makes it a single loop whose short inner sum unrolls, so neither shifted images nor
-    products reach memory and g is read once for all of them. More taps than 9 run out of
-    registers.
+    One reduction of several operands adds blocks of rows for up to 9 taps: XLA makes it a
+    single loop whose short inner sum unrolls, so neither shifted images nor products reach
+    memory and g is read once for all of them. More taps than 9 run out of registers.
     """
-    _, rows, columns, channels = g.shape
-    blocks = -(-rows // 8)
-    block = -(-rows // blocks)
-    extra = blocks * block - rows
-    g = jnp.pad(g, ((0, 0), (0, extra), (0, 0), (0, 0)))
-    x = _bordered(x, size // 2, extra_rows=extra * stride)
+    batch, rows, columns, channels = g.shape
 
     def product(i: int, j: int) -> jax.Array:
-        window = _window(x, i, j, rows + extra, columns, stride) * _wide(g)
-        return window.reshape(-1, blocks, block, columns, channels)
+        shifted = _window(x, i, j, rows, columns, stride)
+        return (shifted * g).reshape(batch, rows // block, block, columns, channels)
 
     taps = [(i, j) for i in range(size) for j in range(size)]
     step = size * max(1, 9 // size)
     sums = []
     for first in range(0, len(taps), step):
         products = [product(i, j) for i, j in taps[first : first + step]]
-        zeros = [jnp.zeros((), products[0].dtype)] * len(products)
+        zeros = [jnp.zeros((), g.dtype)] * len(products)
         sums += lax.reduce(products, zeros, _add_all, (2,))
     return jnp.stack([total.sum((0, 1, 2)) for total in sums]).reshape(size, size, 1, channels)
 
@@ -153,7 +161,12 @@ def _add_all(a: list[jax.Array], b: list[jax.Array]) -> list[jax.Array]:
 
 
 def _bordered(x: jax.Array, border: int, *, extra_rows: int = 0) -> jax.Array:
-    """Returns x with zeros around it, kept apart from the loop that reads it many times."""
+    """Returns x with zeros around it, in memory before the loop that reads it k * k times.
+
+    XLA ends a fusion at the padding, so whatever made x is computed once. The barrier keeps
+    it from cutting windows that lie inside straight out of the unpadded x, which would
+    compute x again for each of them.
+    """
     x = jnp.pad(x, ((0, 0), (border, border + extra_rows), (border, border), (0, 0)))
     return lax.optimization_barrier(x)
 

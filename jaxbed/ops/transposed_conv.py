@@ -23,8 +23,10 @@ def conv_transpose_2x2(
             of `flax.linen.ConvTranspose` turned by half a turn.
         form: "lax" is the input-dilated convolution; "subpixel" is one matmul per pixel to
             4 Co values that are then laid out as 2 x 2 blocks. Windows do not overlap, so
-            nothing is added. By default "subpixel" on CPU, where the dilated convolution
-            multiplies three zeros for each value, else "lax".
+            nothing is added. By default "subpixel" on CPU: values come about as fast, but
+            the dilated convolution's gradients are not known to be sparse, which makes a
+            training step 20 to 30 times slower (f32[16,32,32,128] to 64, two cores). Else
+            "lax".
 
     Returns:
         f32[B,2H,2W,Co].
@@ -55,6 +57,9 @@ def _dilated(x: jax.Array, kernel: jax.Array) -> jax.Array:
 
 
 def _subpixel(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    batch, height, width, _ = x.shape
-    y = jnp.einsum("bhwi,yxio->bhywxo", x, kernel)
-    return y.reshape(batch, 2 * height, 2 * width, kernel.shape[-1])
+    batch, height, width, inputs = x.shape
+    outputs = kernel.shape[-1]
+    kernel = jnp.moveaxis(kernel, 2, 0).reshape(inputs, 4 * outputs)
+    # One flat matmul: with the axes left apart XLA transposes more in the gradient.
+    blocks = (x.reshape(-1, inputs) @ kernel).reshape(batch, height, width, 2, 2 * outputs)
+    return jnp.swapaxes(blocks, 2, 3).reshape(batch, 2 * height, 2 * width, outputs)
