@@ -27,7 +27,7 @@ ENTRY %main (x: f32[8,4], w: f32[4]) -> (f32[4], f32[4,8]) {
   %w = f32[4]{0} parameter(1), metadata={op_name="params['w']"}
   %fusion.1 = f32[4,8]{1,0} fusion(%x), kind=kLoop, calls=%inside
   %layout = f32[4]{0} copy(%w)
-  %conv = (f32[4]{0}, /*i=1*/f32[4]{0:T(8)}) convolution(%fusion.1, %layout), metadata={op_name="jit(step)/Net/head/conv"}
+  %conv = (f32[], /*i=1*/f32[4]{0:T(8)}) convolution(%fusion.1, %layout), metadata={op_name="Net/head/conv"}
   %first = f32[4]{0} get-tuple-element(%conv), index=0
   %view = f32[4]{0} bitcast(%first)
   %back = f32[4]{0} copy(%view)
@@ -44,9 +44,9 @@ def test_a_fusion_without_a_name_has_that_of_what_is_in_it():
 
 def test_a_copy_has_the_name_of_what_it_is_made_for():
     names = hlo.op_names(PROGRAM)
-    assert names["layout"] == "jit(step)/Net/head/conv"
+    assert names["layout"] == "Net/head/conv"
     # The optimiser takes this one up, but the module whose gradient it is made it.
-    assert names["back"] == "jit(step)/Net/head/conv"
+    assert names["back"] == "Net/head/conv"
     assert names["new"] == "jit(step)/add"
     assert names["lonely"] == ""
 
