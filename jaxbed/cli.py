@@ -1,9 +1,10 @@
 """How every command of this project starts and ends."""
 
+import dataclasses
 import errno
 import sys
-from collections.abc import Callable
-from typing import TypeVar
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
 
 import tyro
 
@@ -43,10 +44,19 @@ def run(main: Callable[[Config], object], config: type[Config], *, doc: str | No
         if error.errno not in _DISK:
             raise
         where = f"{error.filename}: " if error.filename else ""
-        sentence = f"{where}{_DISK[error.errno]}; free space or choose another folder, then run again."
+        sentence = (
+            f"{where}{_DISK[error.errno]}; free space or choose another folder, then run again."
+        )
         sys.exit(_tell(sentence, status=2))
 
 
 def _tell(sentence: str, *, status: int) -> int:
     print(f"error: {sentence}", file=sys.stderr)
     return status
+
+
+def by_preset(config: Config, presets: Mapping[str, Mapping[str, Any]]) -> Config:
+    """Fills the fields that are None with those of `config.preset`."""
+    chosen = presets[config.preset]
+    missing = {name: v for name, v in chosen.items() if getattr(config, name) is None}
+    return dataclasses.replace(config, **missing)

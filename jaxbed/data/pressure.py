@@ -70,3 +70,18 @@ class PressureMaps:
 
     def __len__(self) -> int:
         return len(self.pressure)
+
+
+def scaled(maps: PressureMaps) -> np.ndarray:
+    """Clips maps at the mat's full scale and stretches each to [0, 1].
+
+    Returns:
+        f32[N,R,C]; a map without any pressure stays 0.
+
+    Source: the EFD paper's min-max scaling. The clip is ours: single sensors read far above
+    the rest and would make the body vanish.
+    """
+    clipped = np.minimum(maps.pressure, maps.mat.full_scale)
+    low = clipped.min(axis=(1, 2), keepdims=True)
+    span = clipped.max(axis=(1, 2), keepdims=True) - low
+    return ((clipped - low) / np.where(span > 0, span, 1)).astype(np.float32)

@@ -274,7 +274,9 @@ class ExchangeLayer(nn.Module):
                 stride = route.shape[1] // target.shape[1]
                 if stride > 1 and (j, stride) not in shrink:
                     name = f"route{j}_down{stride}"
-                    shrink[j, stride] = strided(name, route.shape[-1], stride, self.dtype)(route)
+                    shrink[j, stride] = strided(name, route.shape[-1], stride, self.dtype)(
+                        route
+                    )
                 if stride > 1:
                     seen.append(shrink[j, stride])
                 else:
@@ -306,7 +308,9 @@ class DeadParts(nn.Module):
     @nn.compact
     def __call__(self) -> None:
         """Creates the parameters."""
-        fourth = ExpansionLayer(self.features[3] // 2, self.dilations, self.norm, name="expand4")
+        fourth = ExpansionLayer(
+            self.features[3] // 2, self.dilations, self.norm, name="expand4"
+        )
         fourth(jnp.zeros((1, 1, 1, self.features[3])))
         if not self.exchange:
             return
@@ -338,6 +342,10 @@ class Decoder(nn.Module):
             "widths" 64, 128, 256, 512).
         dilation: False keeps one undilated branch in every expansion layer.
         exchange: False lets every route see itself only.
+        normalise_code: standardise every number of the code over the batch first (no
+            parameters). A soft-argmax averages over all positions, so at the start its
+            outputs differ between maps by a few hundredths, and the linear layer sees them
+            as constants.
         official_head: end in BN + ReLU, as the published network does.
         hold_dead: also allocate what the published network allocates and never uses.
         axis_name: mapped axis over which batch statistics are shared; None under jit.
@@ -349,6 +357,7 @@ class Decoder(nn.Module):
     features: Sequence[int] = (64, 32, 16, 8)
     dilation: bool = True
     exchange: bool = True
+    normalise_code: bool = False
     official_head: bool = False
     hold_dead: bool = False
     axis_name: str | None = None
@@ -367,6 +376,8 @@ class Decoder(nn.Module):
         dilations = (1, 3, 5) if self.dilation else (1,)
         h, w = (n // HEATMAP_STRIDE for n in self.size)
 
+        if self.normalise_code:
+            code = norm(use_scale=False, use_bias=False, name="code_norm")(code)
         y = nn.Dense(h * w, dtype=self.dtype, name="linear")(code).reshape(-1, h, w, 1)
         y = nn.relu(norm(name="linear_norm")(y))
         z = conv3x3(self.features[0], name="conv")(y)
@@ -417,6 +428,7 @@ class EFD(nn.Module):
     sharpness: float = 1.0
     dilation: bool = True
     exchange: bool = True
+    normalise_code: bool = False
     axis_name: str | None = None
     dtype: DTypeLike | None = None
 
@@ -437,6 +449,7 @@ class EFD(nn.Module):
             features=self.decoder_features,
             dilation=self.dilation,
             exchange=self.exchange,
+            normalise_code=self.normalise_code,
             axis_name=self.axis_name,
             dtype=self.dtype,
         )

@@ -8,10 +8,12 @@ enlarged first looks more alike.
 Source: Yu et al. (see jaxbed.models.efd), sections 2.3 and 2.4, eqs. 1 and 2.
 """
 
+from collections.abc import Mapping
 from functools import partial
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxbed import losses
 from jaxbed.metrics import Average, FScore
@@ -150,3 +152,35 @@ def augment(pressure: jax.Array, key: jax.Array, *, max_shift: tuple[int, int]) 
     start = jax.random.randint(shift_key, (2,), 0, 2 * limit + 1)
     padded = jnp.pad(pressure, [(n, n) for n in max_shift])
     return jax.lax.dynamic_slice(padded, start, pressure.shape)
+
+
+def code_statistics(outputs: Mapping[str, np.ndarray]) -> dict[str, float]:
+    """Tells whether the keypoints collapsed: spread out, alike, or hardly moving.
+
+    Args:
+        outputs: the network's `heatmaps` f32[N,h,w,K], `keypoints` f32[N,K,3] and
+            `keypoint_features` f32[N,K,F] on N different maps.
+
+    Returns:
+        `heatmap_entropy`, mean entropy of a heatmap over that of a uniform one, in [0, 1];
+        `cells_used`, number of heatmap pixels where the mean of some keypoint's heatmap has
+        its peak, at most K; `effective_rank` of the centred keypoints and features, the
+        exponential of the entropy of their normalised variances along principal axes (Roy
+        and Vetterli, EUSIPCO 2007).
+    """
+    heatmaps = outputs["heatmaps"]
+    count, height, width, keypoints = heatmaps.shape
+    heatmaps = heatmaps.reshape(count, height * width, keypoints)
+    logs = np.log(np.maximum(heatmaps, np.finfo(np.float32).tiny))
+    entropy = -np.sum(heatmaps * logs, axis=1) / np.log(height * width)
+
+    code = [outputs[name].reshape(count, -1) for name in ("keypoints", "keypoint_features")]
+    code = np.concatenate(code, axis=1).astype(np.float64)
+    variance = np.linalg.svd(code - code.mean(axis=0), compute_uv=False) ** 2
+    share = variance / max(variance.sum(), np.finfo(np.float64).tiny)
+    rank = np.exp(-np.sum(share * np.log(np.maximum(share, 1e-300))))
+    return {
+        "heatmap_entropy": float(entropy.mean()),
+        "cells_used": float(len(np.unique(heatmaps.mean(axis=0).argmax(axis=0)))),
+        "effective_rank": float(rank),
+    }

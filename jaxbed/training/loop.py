@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -73,7 +73,7 @@ class Trainer:
         self._resume = resume
         self._every = (log_every, eval_every, save_every)
         self._log = MetricLog(workdir)
-        self._steps: dict[Any, Callable] = {}
+        self._programs: dict[Any, Callable] = {}
         self._compilations = Compilations()
 
     def fit(
@@ -114,14 +114,29 @@ class Trainer:
     ) -> dict[str, float]:
         """Measures every example exactly once."""
         parts = []
-        for batch in eval_batches(arrays, batch_size=phase.batch_size):
-            batch = self.devices.put_batch(batch, train=False)
-            step = self._compiled("eval", phase, variables, batch)
+        for outputs, batch in self._predictions(phase, variables, arrays):
+            measure = self._compiled(
+                ("measure", phase.network, phase.task),
+                lambda: self.devices.measure(phase.task),
+                outputs,
+                batch,
+            )
             with self.clock.of("evaluate"):
-                parts.append(step(variables, batch))
+                parts.append(measure(outputs, batch))
         with self.clock.of("evaluate"):
             total = functools.reduce(_merge, jax.device_get(parts))
             return {name: float(metric.compute()) for name, metric in total.items()}
+
+    def predict(
+        self, phase: Phase, variables: dict[str, Any], arrays: Arrays
+    ) -> dict[str, np.ndarray]:
+        """Runs a network on every example; returns its outputs, one row per example."""
+        parts = [
+            jax.device_get(outputs)
+            for outputs, _ in self._predictions(phase, variables, arrays)
+        ]
+        count = len(next(iter(arrays.values())))
+        return {k: np.concatenate([part[k] for part in parts])[:count] for k in parts[0]}
 
     def close(self) -> None:
         """Finishes the log."""
@@ -145,7 +160,11 @@ class Trainer:
         learning_rates = np.asarray(phase.learning_rates, np.float32)
         progress = Progress(phase.name, total=last, done=first)
         batch = self._next(batches, first)
-        step = self._compiled("train", phase, state, batch, key, learning_rates[0])
+        step = self._compiled(
+            ("train", phase.network, phase.task, phase.tx),
+            lambda: self.devices.train_step(phase.network, phase.task, phase.tx),
+            *(state, batch, key, learning_rates[0]),
+        )
 
         pending: list[dict] = []
         since = time.monotonic()
@@ -215,18 +234,28 @@ class Trainer:
             "Lower --learning-rate, or look into that batch."
         )
 
-    def _compiled(self, kind: str, phase: Phase, *args) -> Callable:
-        """Returns the phase's compiled step; compiles on the first request."""
+    def _predictions(self, phase: Phase, variables, arrays: Arrays) -> Iterator[tuple]:
+        """Yields outputs and prepared batch, still on the devices."""
+        variables = jax.device_put(variables, self.devices.replicated)
+        for batch in eval_batches(arrays, batch_size=phase.batch_size):
+            batch = self.devices.put_batch(batch, train=False)
+            step = self._compiled(
+                ("predict", phase.network, phase.task),
+                lambda: self.devices.predict(phase.network, phase.task),
+                variables,
+                batch,
+            )
+            with self.clock.of("evaluate"):
+                prediction = step(variables, batch)
+            yield prediction
+
+    def _compiled(self, program: tuple, build: Callable[[], Any], *args) -> Callable:
+        """Returns the program for arguments like these; compiles it when it is new."""
         shapes = tuple((x.shape, str(x.dtype)) for x in jax.tree.leaves(args))
-        which = (kind, phase.network, phase.task, phase.tx, shapes)
-        if which not in self._steps:
+        if (program, shapes) not in self._programs:
             with self.clock.of("compile"):
-                if kind == "train":
-                    step = self.devices.train_step(phase.network, phase.task, phase.tx)
-                else:
-                    step = self.devices.eval_step(phase.network, phase.task)
-                self._steps[which] = step.lower(*args).compile()
-        return self._steps[which]
+                self._programs[program, shapes] = build().lower(*args).compile()
+        return self._programs[program, shapes]
 
 
 def _merge(a: dict, b: dict) -> dict:

@@ -1,5 +1,7 @@
 """What training changes: arrays only, so that it can be donated, sharded and saved as is."""
 
+import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -45,15 +47,20 @@ def initialise(network: nn.Module, key: jax.Array, example: jax.Array) -> dict[s
     Returns:
         `params` and `batch_stats`.
     """
+    variables = _initialiser(network, example.shape, example.dtype)(key)
+    return {"params": variables["params"], "batch_stats": variables.get("batch_stats", {})}
+
+
+@functools.lru_cache(maxsize=8)
+def _initialiser(network: nn.Module, shape: tuple[int, ...], dtype) -> Callable:
     # Hundreds of small random draws: compiling them with optimisation takes several times
-    # as long as a training step's compilation and saves nothing in the one call made.
+    # as long as running them without it, and they run once or twice.
     quick = {"xla_backend_optimization_level": "0"} if jax.default_backend() == "cpu" else None
 
     def init(key):
-        return network.init(key, jnp.zeros(example.shape, example.dtype), train=False)
+        return network.init(key, jnp.zeros(shape, dtype), train=False)
 
-    variables = jax.jit(init, compiler_options=quick)(key)
-    return {"params": variables["params"], "batch_stats": variables.get("batch_stats", {})}
+    return jax.jit(init, compiler_options=quick)
 
 
 def start(variables: dict[str, Tree], tx: optax.GradientTransformation) -> TrainState:
@@ -63,11 +70,4 @@ def start(variables: dict[str, Tree], tx: optax.GradientTransformation) -> Train
         params=variables["params"],
         batch_stats=variables["batch_stats"],
         opt_state=tx.init(variables["params"]),
-    )
-
-
-def abstract(network: nn.Module, tx: optax.GradientTransformation, example) -> TrainState:
-    """Returns the shapes of a training state without computing anything."""
-    return jax.eval_shape(
-        lambda: start(network.init(jax.random.key(0), example, train=False), tx)
     )

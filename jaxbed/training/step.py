@@ -1,4 +1,4 @@
-"""One step of training and one of evaluation, for one device or many.
+"""One step of training, one of prediction, for one device or many.
 
 Two ways to share a batch between devices. "jit" shards it along a mesh axis and lets the
 compiler insert the reductions: the network sees the global batch. "pmap" runs one program
@@ -19,7 +19,7 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from jaxbed.metrics import Average
 from jaxbed.training.state import TrainState
-from jaxbed.training.task import Batch, Task
+from jaxbed.training.task import Batch, Outputs, Task
 
 AXIS = "data"
 """Name of the axis the batch is split over."""
@@ -80,14 +80,24 @@ def train_step(
     return state, {"loss": loss, **parts, "gradient_norm": optax.global_norm(gradients)}
 
 
-def eval_step(variables: Any, batch: Batch, *, network: nn.Module, task: Task) -> Metrics:
-    """Measures one batch; examples with `mask` 0 do not count.
+def predict(
+    variables: Any, batch: Batch, *, network: nn.Module, task: Task
+) -> tuple[Outputs, Batch]:
+    """Runs a network on a batch as evaluation sees it.
+
+    Returns:
+        The network's outputs, and the batch as the task prepared it.
+    """
+    batch = task.prepare(batch, example_keys(jax.random.key(0), batch), False)
+    return network.apply(variables, batch["input"], train=False), batch
+
+
+def measure(outputs: Outputs, batch: Batch, *, task: Task) -> Metrics:
+    """Measures a prediction; examples with `mask` 0 do not count.
 
     Returns:
         The loss and the task's metrics, each with `merge` and `compute`.
     """
-    batch = task.prepare(batch, example_keys(jax.random.key(0), batch), False)
-    outputs = network.apply(variables, batch["input"], train=False)
     per_example, _ = task.loss(outputs, batch)
     loss = Average.from_model_output(values=per_example, mask=batch["mask"])
     return {"loss": loss, **task.metrics(outputs, batch)}
@@ -104,6 +114,7 @@ class Devices:
     Attributes:
         parallel: "jit" or "pmap".
         count: number of devices that share a batch.
+        replicated: the sharding of what every device holds whole.
     """
 
     def __init__(self, parallel: Parallel = "jit", devices: list | None = None):
@@ -115,7 +126,7 @@ class Devices:
         mesh = jax.make_mesh(
             (self.count,), (AXIS,), axis_types=(AxisType.Auto,), devices=self._devices
         )
-        self._replicated = NamedSharding(mesh, PartitionSpec())
+        self.replicated = NamedSharding(mesh, PartitionSpec())
         self._split = NamedSharding(mesh, PartitionSpec(AXIS))
 
     @property
@@ -132,7 +143,7 @@ class Devices:
                 ),
                 state,
             )
-        return jax.device_put(state, self._replicated)
+        return jax.device_put(state, self.replicated)
 
     def get(self, tree: Any) -> Any:
         """Returns a replicated tree, a state or metrics, without the device axis."""
@@ -150,24 +161,30 @@ class Devices:
 
     def train_step(self, network: nn.Module, task: Task, tx) -> Callable:
         """Compiles `train_step` for these devices, the state donated."""
-        step = partial(
-            train_step, network=network, task=task, tx=tx, axis_name=self.axis_name
-        )
+        step = partial(train_step, network=network, task=task, tx=tx, axis_name=self.axis_name)
         if self.parallel == "pmap":
             # The learning rate and the key are the same on every device.
             return jax.pmap(step, AXIS, in_axes=(0, 0, None, None), donate_argnums=0)
         return jax.jit(
             step,
-            in_shardings=(self._replicated, self._split, None, None),
-            out_shardings=(self._replicated, self._replicated),
+            in_shardings=(self.replicated, self._split, None, None),
+            out_shardings=(self.replicated, self.replicated),
             donate_argnums=0,
         )
 
-    def eval_step(self, network: nn.Module, task: Task) -> Callable:
-        """Compiles `eval_step` for these devices; variables have no device axis."""
+    def predict(self, network: nn.Module, task: Task) -> Callable:
+        """Compiles `predict` for these devices; variables have no device axis."""
+        return jax.jit(
+            partial(predict, network=network, task=task),
+            in_shardings=(self.replicated, self._split),
+            out_shardings=self._split,
+        )
+
+    def measure(self, task: Task) -> Callable:
+        """Compiles `measure` for these devices."""
         # Sums are all that evaluation exchanges, and jit shards those by itself.
         return jax.jit(
-            partial(eval_step, network=network, task=task),
-            in_shardings=(self._replicated, self._split),
-            out_shardings=self._replicated,
+            partial(measure, task=task),
+            in_shardings=self._split,
+            out_shardings=self.replicated,
         )
