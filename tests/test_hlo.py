@@ -27,7 +27,7 @@ ENTRY %main (x: f32[8,4], w: f32[4]) -> (f32[4], f32[4,8]) {
   %w = f32[4]{0} parameter(1), metadata={op_name="params['w']"}
   %fusion.1 = f32[4,8]{1,0} fusion(/*index=5*/%x), kind=kLoop, calls=%inside
   %layout = f32[4]{0} copy(%w)
-  %conv = (f32[], f32[4]{0:T(8)}) convolution(%fusion.1, %layout), metadata={op_name="Net/head/conv"}
+  %conv = (f32[], f32[4]{T(8)}) convolution(%fusion.1, %layout), metadata={op_name="Net/head/conv"}
   %first = f32[4]{0} get-tuple-element(%conv), index=0
   %view = f32[4]{0} bitcast(%first)
   %back = f32[4]{0} copy(%view)
