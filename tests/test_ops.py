@@ -6,8 +6,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import PartitionSpec as P
 
+from jaxbed.ops import forms
+from jaxbed.ops.conv3d import conv3d
 from jaxbed.ops.depthwise import depthwise_conv
+from jaxbed.ops.fusion import materialized
 from jaxbed.ops.gaussian import gaussian_filter, gaussian_window
 from jaxbed.ops.resize import resize_bilinear
 from jaxbed.ops.transposed_conv import conv_transpose_2x2
@@ -81,9 +85,7 @@ def test_shifted_depthwise_accumulates_bfloat16_in_float32(rng):
     shift = partial(depthwise_conv, form="shift")
     exact = partial(depthwise_conv, form="lax")
     got = value_and_gradients(shift, (x, kernel), cotangent)
-    want = value_and_gradients(
-        exact, (jnp.float32(x), jnp.float32(kernel)), jnp.float32(cotangent)
-    )
+    want = value_and_gradients(exact, (jnp.float32(x), jnp.float32(kernel)), jnp.float32(cotangent))
     for a, b in zip(want, got, strict=True):
         assert b.dtype == jnp.bfloat16
         np.testing.assert_allclose(jnp.float32(b), a, rtol=2**-8, atol=2**-8)
@@ -187,3 +189,118 @@ def test_doubling_mixes_neighbours_three_to_one_and_clamps_the_edges(form):
 def test_resize_refuses_to_shrink():
     with pytest.raises(ValueError, match="enlarges"):
         resize_bilinear(jnp.zeros((1, 8, 8, 1)), (4, 8))
+
+
+# 3-D convolution
+
+
+@pytest.mark.parametrize(
+    ("shape", "window"),
+    [
+        ((1, 3, 7, 6, 4), (3, 3, 3)),
+        ((2, 4, 5, 8, 3), (3, 3, 3)),
+        ((2, 2, 5, 4, 3), (5, 1, 3)),
+        ((3, 3, 6, 7, 2), (1, 3, 1)),
+        ((2, 3, 6, 7, 2), (1, 1, 3)),
+        ((2, 3, 6, 5, 4), (3, 1, 1)),
+        ((2, 1, 3, 5, 2), (3, 1, 1)),
+        ((2, 3, 4, 5, 2), (1, 1, 1)),
+    ],
+)
+def test_sliced_convolution_matches_the_3d_one(rng, shape, window):
+    arguments = normal(rng, *shape), normal(rng, *window, shape[-1], 5)
+    assert_same_value_and_gradients(conv3d, arguments, rng, form="slices")
+
+
+@pytest.mark.parametrize("form", ["lax", "slices"])
+def test_conv3d_is_a_windowed_sum_over_a_padded_clip(rng, form):
+    x, kernel = rng.normal(size=(1, 3, 4, 5, 2)), rng.normal(size=(3, 3, 5, 2, 3))
+    padded = np.pad(x[0], ((1, 1), (1, 1), (2, 2), (0, 0)))
+    want = np.zeros((3, 4, 5, 3))
+    for d, h, w in np.ndindex(3, 4, 5):
+        window = padded[d : d + 3, h : h + 3, w : w + 5]
+        want[d, h, w] = np.einsum("dhwi,dhwio->o", window, kernel)
+    got = conv3d(jnp.float32(x), jnp.float32(kernel), form=form)
+    np.testing.assert_allclose(got[0], want, atol=1e-5)
+
+
+def test_sliced_convolution_follows_bfloat16(rng):
+    x = normal(rng, 2, 3, 6, 7, 4, dtype=jnp.bfloat16)
+    kernel = normal(rng, 3, 3, 3, 4, 5, dtype=jnp.bfloat16)
+    assert_same_value_and_gradients(conv3d, (x, kernel), rng, form="slices", tolerance=2e-2)
+
+
+def test_conv3d_refuses_an_even_window():
+    with pytest.raises(ValueError, match="odd"):
+        conv3d(jnp.zeros((1, 3, 4, 4, 2)), jnp.zeros((2, 3, 3, 2, 2)))
+
+
+# all of them
+
+
+def cases(rng):
+    """Returns (operation, arguments) for every operation, each for a batch of four."""
+    image = normal(rng, 4, 12, 14, 3)
+    return [
+        (partial(depthwise_conv, stride=2), (image, normal(rng, 3, 3, 1, 3))),
+        (conv_transpose_2x2, (image, normal(rng, 2, 2, 3, 2))),
+        (gaussian_filter, (image,)),
+        (partial(resize_bilinear, size=(24, 28)), (image,)),
+        (conv3d, (normal(rng, 4, 3, 5, 6, 2), normal(rng, 3, 3, 3, 2, 3))),
+    ]
+
+
+def loss(op, x, *weights):
+    return jnp.square(op(x, *weights)).sum()
+
+
+@pytest.mark.parametrize("case", range(5))
+def test_nested_jit_and_vmap_agree_with_the_plain_call(rng, case):
+    op, (x, *weights) = cases(rng)[case]
+    want = jax.grad(partial(loss, op))(x, *weights)
+    inner = jax.jit(partial(loss, op))
+    one = jax.vmap(jax.grad(inner), in_axes=(0, *[None] * len(weights)))
+    got = jax.jit(one)(x[:, None], *weights)[:, 0]
+    np.testing.assert_allclose(got, want, atol=1e-5 * np.abs(want).max())
+
+
+@pytest.mark.parametrize("case", range(5))
+def test_a_batch_shared_between_two_devices_gives_the_same_gradients(rng, case):
+    op, (x, *weights) = cases(rng)[case]
+    mesh = jax.sharding.Mesh(jax.devices()[:2], ("data",))
+    gradient = jax.grad(partial(loss, op), argnums=tuple(range(1 + len(weights))))
+
+    def shared(x, *weights):
+        dx, *dweights = gradient(x, *weights)
+        return dx, *jax.lax.psum(dweights, "data")
+
+    whole = [P()] * len(weights)
+    over_devices = jax.shard_map(
+        shared,
+        mesh=mesh,
+        in_specs=(P("data"), *whole),
+        out_specs=(P("data"), *whole),
+        check_vma=False,
+    )
+    for a, b in zip(gradient(x, *weights), jax.jit(over_devices)(x, *weights), strict=True):
+        np.testing.assert_allclose(b, a, atol=1e-5 * np.abs(a).max())
+
+
+@pytest.mark.parametrize("case", range(5))
+def test_forcing_the_reference_leaves_no_other_rule_in_the_backward_pass(rng, case):
+    op, arguments = cases(rng)[case]
+    step = jax.value_and_grad(partial(loss, op), argnums=tuple(range(len(arguments))))
+    with forms.forced("lax"):
+        forced = str(jax.make_jaxpr(step)(*arguments))
+    explicit = jax.value_and_grad(
+        partial(loss, partial(op, form="lax")), argnums=tuple(range(len(arguments)))
+    )
+    assert forced == str(jax.make_jaxpr(explicit)(*arguments))
+    assert "custom_vjp" not in forced and "optimization_barrier" not in forced
+
+
+def test_materialized_is_the_identity_under_jit_and_grad(rng):
+    x = normal(rng, 3, 4)
+    value, gradient = jax.jit(jax.value_and_grad(lambda x: (materialized(x) ** 2).sum()))(x)
+    np.testing.assert_allclose(value, (np.asarray(x) ** 2).sum(), rtol=1e-6)
+    np.testing.assert_allclose(gradient, 2 * x, rtol=1e-6)

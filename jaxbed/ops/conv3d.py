@@ -33,11 +33,7 @@ def conv3d(x: jax.Array, kernel: jax.Array, *, form: str | None = None) -> jax.A
     Raises:
         ValueError: a kernel size is even or the channels do not fit.
     """
-    if (
-        kernel.ndim != 5
-        or kernel.shape[3] != x.shape[-1]
-        or 0 in (k % 2 for k in kernel.shape[:3])
-    ):
+    if kernel.ndim != 5 or kernel.shape[3] != x.shape[-1] or 0 in (k % 2 for k in kernel.shape[:3]):
         raise ValueError(
             f"a kernel for {x.shape[-1]} channels is (kd, kh, kw, {x.shape[-1]}, Co) with odd "
             f"kd, kh, kw, got {kernel.shape}"

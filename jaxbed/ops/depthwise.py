@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxbed.ops import forms
+from jaxbed.ops.fusion import padded
 
 FORMS = ("lax", "shift")
 _BLOCK_ROWS = 8
@@ -114,9 +115,7 @@ def _image_gradient(
     def taps(phase: int) -> list[tuple[int, int]]:
         """Returns (tap, first row of the bordered g) for the rows u = phase, phase + s, ..."""
         reach = phase + size // 2
-        return [
-            (i, (reach - i) // stride + border) for i in range(reach % stride, size, stride)
-        ]
+        return [(i, (reach - i) // stride + border) for i in range(reach % stride, size, stride)]
 
     def phase(m: int, n: int) -> jax.Array:
         products = [
@@ -131,9 +130,7 @@ def _image_gradient(
     return whole.reshape(-1, stride * rows, stride * columns, g.shape[-1])
 
 
-def _kernel_gradient(
-    x: jax.Array, g: jax.Array, size: int, stride: int, block: int
-) -> jax.Array:
+def _kernel_gradient(x: jax.Array, g: jax.Array, size: int, stride: int, block: int) -> jax.Array:
     """Returns f32[k,k,1,C]: for each tap the sum of its shifted image times g.
 
     One reduction of several operands adds blocks of rows for up to 9 taps: XLA makes it a
@@ -161,14 +158,7 @@ def _add_all(a: list[jax.Array], b: list[jax.Array]) -> list[jax.Array]:
 
 
 def _bordered(x: jax.Array, border: int, *, extra_rows: int = 0) -> jax.Array:
-    """Returns x with zeros around it, in memory before the loop that reads it k * k times.
-
-    XLA ends a fusion at the padding, so whatever made x is computed once. The barrier keeps
-    it from cutting windows that lie inside straight out of the unpadded x, which would
-    compute x again for each of them.
-    """
-    x = jnp.pad(x, ((0, 0), (border, border + extra_rows), (border, border), (0, 0)))
-    return lax.optimization_barrier(x)
+    return padded(x, ((0, 0), (border, border + extra_rows), (border, border), (0, 0)))
 
 
 def _window(x: jax.Array, i: int, j: int, rows: int, columns: int, stride: int) -> jax.Array:

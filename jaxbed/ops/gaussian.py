@@ -11,6 +11,7 @@ import numpy as np
 from jax import lax
 
 from jaxbed.ops import forms
+from jaxbed.ops.fusion import materialized, padded
 
 FORMS = ("lax", "shift", "band")
 
@@ -89,23 +90,22 @@ def _rows_then_columns(x: jax.Array, window: tuple[float, ...], *, border: int) 
     """Returns x, with `border` zeros around it, filtered where the window fits.
 
     Width and channels are one axis, so that loops are long for one channel as for many.
-    Zeros to the right, dropped at the end, make padding stand between the two passes: XLA
-    ends a fusion there, and would otherwise nest the passes into n * n products.
+    Zeros to the right, dropped at the end, keep the two passes apart (see fusion.py).
     """
     size = len(window)
     batch, height, width, channels = x.shape
     rows, columns = height + 2 * border - size + 1, width + 2 * border - size + 1
 
     y = x.astype(jnp.promote_types(x.dtype, jnp.float32)).reshape(batch, height, -1)
-    y = lax.optimization_barrier(jnp.pad(y, ((0, 0), (border, border), (0, 0))))
+    y = padded(y, ((0, 0), (border, border), (0, 0)))
     y = sum(weight * y[:, i : i + rows] for i, weight in enumerate(window))
 
-    y = jnp.pad(y, ((0, 0), (0, 0), (border * channels, (size - 1) * channels)))
-    y = lax.optimization_barrier(y)
+    y = padded(y, ((0, 0), (0, 0), (border * channels, (size - 1) * channels)))
     length = (width + border) * channels
     starts = range(0, size * channels, channels)
     y = sum(weight * y[:, :, j : j + length] for j, weight in zip(starts, window, strict=True))
-    return y.reshape(batch, rows, -1, channels)[:, :, :columns].astype(x.dtype)
+    y = materialized(y.astype(x.dtype))
+    return y.reshape(batch, rows, -1, channels)[:, :, :columns]
 
 
 def _banded(x: jax.Array, window: np.ndarray) -> jax.Array:

@@ -12,9 +12,7 @@ from jaxbed.ops import forms
 FORMS = ("lax", "matmul")
 
 
-def resize_bilinear(
-    x: jax.Array, size: tuple[int, int], *, form: str | None = None
-) -> jax.Array:
+def resize_bilinear(x: jax.Array, size: tuple[int, int], *, form: str | None = None) -> jax.Array:
     """Resizes by interpolating between the four nearest pixels, edges clamped.
 
     Pixel i covers [i, i + 1), so its centre is i + 1/2: PyTorch's `align_corners=False` and

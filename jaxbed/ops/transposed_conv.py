@@ -12,9 +12,7 @@ from jaxbed.ops import forms
 FORMS = ("lax", "subpixel")
 
 
-def conv_transpose_2x2(
-    x: jax.Array, kernel: jax.Array, *, form: str | None = None
-) -> jax.Array:
+def conv_transpose_2x2(x: jax.Array, kernel: jax.Array, *, form: str | None = None) -> jax.Array:
     """Doubles the image: y[2i+a, 2j+b] = x[i, j] @ kernel[a, b].
 
     Args:
