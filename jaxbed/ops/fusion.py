@@ -1,0 +1,36 @@
+"""Where XLA's loop fusion must end for speed. Nothing here changes a value.
+
+XLA on CPU fuses a cheap producer into every loop that reads it and computes it again for
+each read: two passes of n shifted products become n * n. It does not fuse past padding. A
+barrier is needed beside the padding, or slices of it that lie inside are cut straight out of
+the unpadded array first; alone it does nothing, since barriers are gone before fusion.
+"""
+
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+
+def padded(x: jax.Array, widths: Sequence[tuple[int, int]]) -> jax.Array:
+    """Returns x with zeros around it, written to memory once if any are added.
+
+    Args:
+        x: array of any shape.
+        widths: zeros (before, after) along each axis.
+    """
+    return lax.optimization_barrier(jnp.pad(x, widths))
+
+
+def materialized(x: jax.Array) -> jax.Array:
+    """Returns x, written to memory once before the loops that read it.
+
+    Worth its memory where a long elementwise expression is read by several loops or summed:
+    the mean of an SSIM map over f32[4,256,256,1] takes 16 ms without and 1 ms with it.
+
+    Args:
+        x: array with at least one axis.
+    """
+    widths = [(0, 1)] + [(0, 0)] * (x.ndim - 1)
+    return padded(x, widths)[: x.shape[0]]
