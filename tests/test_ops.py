@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from jaxbed.ops import forms
@@ -284,6 +285,22 @@ def test_a_batch_shared_between_two_devices_gives_the_same_gradients(rng, case):
     )
     for a, b in zip(gradient(x, *weights), jax.jit(over_devices)(x, *weights), strict=True):
         np.testing.assert_allclose(b, a, atol=1e-5 * np.abs(a).max())
+
+
+@pytest.mark.parametrize("case", range(5))
+def test_a_sharded_batch_needs_no_exchange_between_devices_but_sums(rng, case):
+    op, (x, *weights) = cases(rng)[case]
+    mesh = jax.sharding.Mesh(jax.devices()[:2], ("data",))
+    over_batch, whole = (NamedSharding(mesh, spec) for spec in (P("data"), P()))
+    step = jax.jit(
+        jax.value_and_grad(partial(loss, op), argnums=tuple(range(1 + len(weights)))),
+        in_shardings=(over_batch, *[whole] * len(weights)),
+        out_shardings=(whole, (over_batch, *[whole] * len(weights))),
+    )
+    program = step.lower(x, *weights).compile().as_text()
+    for exchange in ("all-gather(", "all-to-all(", "collective-permute("):
+        assert exchange not in program
+    assert "all-reduce(" in program
 
 
 @pytest.mark.parametrize("case", range(5))
