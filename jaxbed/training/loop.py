@@ -18,7 +18,7 @@ from jaxbed.training.checkpoint import Checkpoints
 from jaxbed.training.clock import Clock, Compilations
 from jaxbed.training.logs import MetricLog, Progress
 from jaxbed.training.state import TrainState, start
-from jaxbed.training.step import Devices
+from jaxbed.training.step import Devices, example_keys
 from jaxbed.training.task import Task
 
 
@@ -146,9 +146,22 @@ class Trainer:
     def _restored_or(self, phase, checkpoints, train, initial) -> TrainState:
         if not self._resume:
             return start(initial(), phase.tx)
-        like = jax.eval_shape(lambda: start(initial(), phase.tx))
+        like = self._shapes_of(phase, train)
         with self.clock.of("checkpoint"):
             return checkpoints.restore_last(like) or start(initial(), phase.tx)
+
+    @staticmethod
+    def _shapes_of(phase, train) -> TrainState:
+        """Returns the shapes of the phase's state; nothing is computed."""
+
+        def init(batch):
+            keys = example_keys(jax.random.key(0), batch)
+            image = phase.task.prepare(batch, keys, False)["input"]
+            variables = phase.network.init(jax.random.key(0), image, train=False)
+            return start({"batch_stats": {}, **variables}, phase.tx)
+
+        one = {name: array[:1] for name, array in train.items()}
+        return jax.eval_shape(init, {**one, "index": np.zeros(1, np.int32)})
 
     def _run(self, phase, state, train, watch, checkpoints) -> TrainState:
         log_every, eval_every, save_every = self._every

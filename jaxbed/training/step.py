@@ -77,7 +77,7 @@ def train_step(
     direction, opt_state = tx.update(gradients, state.opt_state, state.params)
     params = jax.tree.map(lambda p, d: p - learning_rate * d, state.params, direction)
     state = TrainState(state.step + 1, params, batch_stats, opt_state)
-    return state, {"loss": loss, **parts, "gradient_norm": optax.global_norm(gradients)}
+    return state, {"loss": loss, **parts, "gradient_norm": optax.tree.norm(gradients)}
 
 
 def predict(

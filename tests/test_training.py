@@ -1,0 +1,162 @@
+"""The training core: equal on one device and many, exact on resume, honest on failure."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from jaxbed.errors import DivergedError, InputError
+from jaxbed.training.logs import MetricLog, read_metrics
+from tests import tiny
+
+
+def flat(state):
+    return np.concatenate([np.ravel(x) for x in jax.tree.leaves(state)])
+
+
+def trained(workdir, steps=8, **options):
+    run = tiny.trainer(workdir, **options)
+    phase = tiny.phase(steps, axis_name=run.devices.axis_name)
+    state = run.fit(phase, tiny.examples(), tiny.examples(6, 1), lambda: tiny.variables(phase))
+    run.close()
+    return run, state
+
+
+def test_loss_falls(tmp_path):
+    trained(tmp_path, 60)
+    losses = [x["loss"] for x in read_metrics(tmp_path) if x["kind"] == "train"]
+    assert losses[-1] < 0.5 * losses[0]
+
+
+@pytest.mark.parametrize("parallel", ["jit", "pmap"])
+def test_two_devices_give_what_one_gives(tmp_path, parallel):
+    _, one = trained(tmp_path / "one", devices=jax.devices()[:1])
+    _, two = trained(tmp_path / "two", devices=jax.devices()[:2], parallel=parallel)
+    np.testing.assert_allclose(flat(two), flat(one), rtol=1e-5, atol=1e-6)
+
+
+def test_pmap_without_shared_statistics_differs(tmp_path):
+    """The equality above would be worth little if it held for any normalisation."""
+    _, one = trained(tmp_path / "one", devices=jax.devices()[:1])
+    run = tiny.trainer(tmp_path / "local", parallel="pmap")
+    phase = tiny.phase(axis_name=None)
+    local = run.fit(phase, tiny.examples(), tiny.examples(6, 1), lambda: tiny.variables(phase))
+    assert np.abs(flat(local.batch_stats) - flat(one.batch_stats)).max() > 1e-3
+
+
+def test_resuming_gives_the_uninterrupted_run_bit_for_bit(tmp_path):
+    _, whole = trained(tmp_path / "whole", 8)
+    trained(tmp_path / "parts", 4)
+    _, resumed = trained(tmp_path / "parts", 8, resume=True)
+    assert flat(resumed).tobytes() == flat(whole).tobytes()
+    assert read_metrics(tmp_path / "parts") == read_metrics(tmp_path / "whole")
+
+
+def test_resuming_a_finished_run_trains_nothing(tmp_path):
+    _, done = trained(tmp_path)
+    run, again = trained(tmp_path, resume=True)
+    assert run.clock.step_ms == []
+    assert flat(again).tobytes() == flat(done).tobytes()
+
+
+@pytest.mark.slow
+def test_a_killed_run_resumes_to_the_same_parameters(tmp_path):
+    """kill -9 at random moments, some of them while a checkpoint is being written."""
+    worker = Path(__file__).with_name("train_tiny.py")
+    environment = {**os.environ, "PYTHONPATH": str(worker.parent.parent)}
+
+    def start(workdir):
+        return subprocess.Popen(
+            [sys.executable, str(worker), str(workdir)],
+            env=environment,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
+    reference = start(tmp_path / "whole").communicate(timeout=120)[0].split()[-1]
+    moment = random.Random(0)
+    killed = 0
+    for _ in range(3):
+        process = start(tmp_path / "killed")
+        for _ in range(moment.randint(1, 12)):  # a line per training step
+            process.stdout.readline()
+        time.sleep(moment.uniform(0, 0.05))
+        killed += process.poll() is None
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    assert killed
+    assert start(tmp_path / "killed").communicate(timeout=120)[0].split()[-1] == reference
+
+
+def test_nothing_is_compiled_after_the_first_step(tmp_path):
+    run, _ = trained(tmp_path, 12)
+    assert run.recompiles_after_first == 0
+    assert run.clock.step_summary()["n"] == 12
+
+
+def test_every_example_counts_once_in_an_evaluation(tmp_path):
+    """Oracle: the network applied to all examples at once; 7 does not divide into batches."""
+    run = tiny.trainer(tmp_path)
+    phase, seven = tiny.phase(), tiny.examples(7)
+    weights = tiny.variables(phase)
+    scores = run.evaluate(phase, weights, seven)
+    value = np.asarray(phase.network.apply(weights, seven["image"], train=False)["value"])
+    assert scores["value"] == pytest.approx(value.mean(), rel=1e-5)
+    assert scores["loss"] == pytest.approx(((value - seven["value"]) ** 2).mean(), rel=1e-5)
+    predicted = run.predict(phase, weights, seven)["value"]
+    np.testing.assert_allclose(predicted, value, rtol=1e-5)
+
+
+def test_a_loss_that_is_not_finite_stops_training_and_keeps_the_batch(tmp_path):
+    arrays = tiny.examples()
+    arrays["value"][5] = np.nan
+    run = tiny.trainer(tmp_path)
+    phase = tiny.phase(steps=12)
+    with pytest.raises(DivergedError, match="not finite at step") as caught:
+        run.fit(phase, arrays, tiny.examples(6, 1), lambda: tiny.variables(phase))
+    kept = np.load(tmp_path / "diverged_batch.npz")
+    assert np.isnan(kept["value"]).sum() == 1
+    assert "diverged_batch.npz" in str(caught.value)
+
+
+def test_a_checkpoint_of_another_network_is_refused_by_name(tmp_path):
+    trained(tmp_path)
+    run = tiny.trainer(tmp_path, resume=True)
+    other = tiny.phase(features=5)
+    with pytest.raises(InputError, match=r"another network: .*float32.4. in the checkpoint and float32.5."):
+        run.fit(other, tiny.examples(), tiny.examples(6, 1), lambda: tiny.variables(other))
+
+
+def test_the_best_state_is_the_one_with_the_lowest_watched_loss(tmp_path):
+    from jaxbed.training.checkpoint import Checkpoints
+
+    trained(tmp_path, 8, eval_every=2)
+    scores = {x["step"]: x["loss"] for x in read_metrics(tmp_path) if x["kind"] == "eval"}
+    phase = tiny.phase()
+    like = jax.eval_shape(lambda: tiny_state(phase))
+    best = Checkpoints(tmp_path / "checkpoints" / "tiny").restore_best(like)
+    assert int(best.step) == min(scores, key=scores.get)
+
+
+def tiny_state(phase):
+    from jaxbed.training.state import start
+
+    return start(tiny.variables(phase), phase.tx)
+
+
+def test_half_a_line_at_the_end_of_the_log_is_dropped(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    whole = {"phase": "a", "kind": "train", "step": 1, "loss": 2.0}
+    path.write_text(json.dumps(whole) + "\n" + '{"phase": "a", "ki')
+    log = MetricLog(tmp_path)
+    log.write("a", "train", 2, {"loss": 1.0})
+    log.close()
+    assert [x["step"] for x in read_metrics(tmp_path)] == [1, 2]
