@@ -3,10 +3,11 @@
 B batch, D depth (frames), H height, W width, Ci and Co channels; kd, kh, kw odd.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 from jaxbed.ops import forms
@@ -81,31 +82,37 @@ _sliced.defvjp(_sliced_fwd, _sliced_bwd)
 def _kernel_gradient(x: jax.Array, g: jax.Array, kernel: jax.Array) -> jax.Array:
     """Returns f32[kd,kh,kw,Ci,Co]: for each tap the product of the shifted x with g.
 
-    The depth taps share one matmul per slice: g under each of them is laid side by side in
-    the channels. Slices are summed afterwards, since a single matmul over all pixels would
-    give a matrix too small to share out between cores.
+    The taps along one axis share a matmul: g under each of them is laid side by side in the
+    channels. Slices are multiplied apart and summed, since a single matmul over all pixels
+    would give a matrix too small to share out between cores.
     """
-    taps, rows, columns, inputs, outputs = kernel.shape
-    batch, depth, height, width, _ = x.shape
-    wide = jnp.promote_types(kernel.dtype, jnp.float32)
+    batch, depth, height, width, inputs = x.shape
+    outputs, wide = g.shape[-1], jnp.promote_types(kernel.dtype, jnp.float32)
+    window = list(kernel.shape[:3])
+    axis = next((axis for axis in range(3) if window[axis] > 1), 0)
+    taps, window[axis] = window[axis], 1
 
-    g = _bordered(g, (taps // 2, 0, 0))
-    under_tap = [g[:, taps - 1 - tap :][:, :depth] for tap in range(taps)]
+    beside = _bordered(g, [taps // 2 if other == axis else 0 for other in range(3)])
+    length = g.shape[1 + axis]
+    under_tap = [
+        lax.slice_in_dim(beside, first, first + length, axis=1 + axis)
+        for first in reversed(range(taps))
+    ]
     responses = jnp.concatenate(under_tap, axis=-1)
     responses = responses.reshape(batch * depth, height * width, taps * outputs)
 
-    x = _bordered(x, (0, rows // 2, columns // 2))
+    x = _bordered(x, [size // 2 for size in window])
     products = []
-    for i in range(rows):
-        for j in range(columns):
-            window = x[:, :, i : i + height, j : j + width].reshape(*responses.shape[:2], -1)
-            product = jnp.einsum("npi,npo->nio", window, responses, preferred_element_type=wide)
-            products.append(product.sum(0))
-    gradient = jnp.stack(products).reshape(rows, columns, inputs, taps, outputs)
-    return jnp.moveaxis(gradient, 3, 0).astype(kernel.dtype)
+    for d, i, j in np.ndindex(*window):
+        shifted = x[:, d : d + depth, i : i + height, j : j + width]
+        shifted = shifted.reshape(batch * depth, height * width, inputs)
+        product = jnp.einsum("npi,npo->nio", shifted, responses, preferred_element_type=wide)
+        products.append(product.sum(0))
+    gradient = jnp.stack(products).reshape(*window, inputs, taps, outputs)
+    return jnp.moveaxis(gradient, 4, axis).reshape(kernel.shape).astype(kernel.dtype)
 
 
-def _bordered(x: jax.Array, border: tuple[int, int, int]) -> jax.Array:
+def _bordered(x: jax.Array, border: Sequence[int]) -> jax.Array:
     return jnp.pad(x, ((0, 0), *((zeros, zeros) for zeros in border), (0, 0)))
 
 
