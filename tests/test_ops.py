@@ -172,19 +172,31 @@ def test_gaussian_refuses_an_image_smaller_than_the_window():
 # bilinear resize
 
 
-@pytest.mark.parametrize("size", [(5, 7), (10, 14), (20, 21), (8, 9)])
-def test_resize_by_matmul_matches_jax_image(rng, size):
-    op = partial(resize_bilinear, size=size)
-    assert_same_value_and_gradients(
-        lambda x, form: op(x, form=form), (normal(rng, 2, 5, 7, 3),), rng, form="matmul"
-    )
+@pytest.mark.parametrize("size", [(5, 7), (10, 14), (20, 21), (15, 7)])
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+def test_resize_by_phases_matches_jax_image(rng, size, dtype):
+    def op(x, form):
+        return resize_bilinear(x, size, form=form)
+
+    tolerance = 1e-5 if dtype == jnp.float32 else 2e-2
+    x = normal(rng, 2, 5, 7, 3, dtype=dtype)
+    assert_same_value_and_gradients(op, (x,), rng, form="phases", tolerance=tolerance)
 
 
-@pytest.mark.parametrize("form", ["lax", "matmul"])
+@pytest.mark.parametrize("form", ["lax", "phases"])
 def test_doubling_mixes_neighbours_three_to_one_and_clamps_the_edges(form):
     x = jnp.array([0.0, 4.0, 8.0]).reshape(1, 1, 3, 1)
     y = resize_bilinear(x, (1, 6), form=form)
     np.testing.assert_allclose(y.ravel(), [0, 1, 3, 5, 7, 8], atol=1e-6)
+
+
+def test_resize_by_a_broken_factor_is_left_to_the_reference(rng):
+    x = normal(rng, 1, 5, 7, 2)
+    np.testing.assert_array_equal(
+        resize_bilinear(x, (8, 9)), resize_bilinear(x, (8, 9), form="lax")
+    )
+    with pytest.raises(ValueError, match="form must be one of"):
+        resize_bilinear(x, (8, 9), form="phases")
 
 
 def test_resize_refuses_to_shrink():
