@@ -1,0 +1,181 @@
+"""The networks whose cost is measured, and one forward pass and training step of each.
+
+Needs nothing but jax, flax, optax and numpy, which is what accelerator images have.
+B batch, S the shape of one example.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import linen as nn
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
+
+from jaxbed import losses
+from jaxbed.errors import InputError
+from jaxbed.models import efd
+from jaxbed.ops import forms
+
+Pass = Literal["forward", "train"]
+
+
+@dataclass(frozen=True)
+class Bench:
+    """A network and what it takes to train it.
+
+    Attributes:
+        network: makes the module, given `dtype`.
+        example: shape S of one input.
+        loss: (outputs, f32[B,*S]) -> f32[B].
+    """
+
+    network: Callable[..., nn.Module]
+    example: tuple[int, ...]
+    loss: Callable[[Any, jax.Array], jax.Array]
+
+
+def mean_square(outputs: Any, x: jax.Array) -> jax.Array:
+    """Makes every output matter: the loss of a part that has none of its own."""
+    per_output = [losses.l2(y, jnp.zeros_like(y)) for y in jax.tree.leaves(outputs)]
+    return sum(per_output)
+
+
+def reconstruction(outputs: Any, x: jax.Array) -> jax.Array:
+    """Compares the rebuilt map with the input, as the second stage of EFD does."""
+    return losses.l2(outputs["map"], x) + 1 - losses.ssim(outputs["map"], x)
+
+
+def _efd(size: int) -> Bench:
+    return Bench(partial(efd.EFD, size=(size, size)), (size, size, 1), reconstruction)
+
+
+def _encoder(size: int) -> Bench:
+    return Bench(efd.Encoder, (size, size, 1), mean_square)
+
+
+def _decoder(size: int) -> Bench:
+    code = 2 * 128 * 16  # 2 K F with EFD's defaults
+    return Bench(partial(efd.Decoder, size=(size, size)), (code,), mean_square)
+
+
+NETWORKS = {
+    "efd_64": _efd(64),
+    "efd_128": _efd(128),
+    "efd_256": _efd(256),
+    "efd_encoder_64": _encoder(64),
+    "efd_encoder_256": _encoder(256),
+    "efd_decoder_64": _decoder(64),
+    "efd_decoder_256": _decoder(256),
+}
+
+
+def named(name: str, *, flag: str) -> Bench:
+    """Returns a network by its name.
+
+    Raises:
+        InputError: there is none of that name.
+    """
+    if name not in NETWORKS:
+        raise InputError(f"{flag} names {name!r}, but there are only {', '.join(NETWORKS)}.")
+    return NETWORKS[name]
+
+
+def check_batch_size(batch_size: int, *, flag: str) -> None:
+    """Raises InputError if the devices cannot share a batch equally."""
+    devices = jax.device_count()
+    if batch_size < 1 or batch_size % devices:
+        raise InputError(
+            f"{flag} is {batch_size}, which {devices} devices cannot share equally; take a "
+            f"multiple of {devices}, or on a CPU fewer --cpu-devices."
+        )
+
+
+class Runner:
+    """One pass of one network, compiled, with the arrays it works on.
+
+    A batch is split over all devices. A training step donates its state and keeps what it
+    got back, so every call is the next step.
+
+    Attributes:
+        fn: the function that is compiled.
+        args: what it takes first.
+        compiled: the executable, once `compile` was called.
+    """
+
+    def __init__(self, bench: Bench, pass_: Pass, *, batch_size: int, dtype: str):
+        network = bench.network(dtype=jnp.dtype(dtype))
+        mesh = jax.make_mesh((jax.device_count(),), ("data",), axis_types=(AxisType.Auto,))
+        everywhere = NamedSharding(mesh, PartitionSpec())
+        split = NamedSharding(mesh, PartitionSpec("data"))
+        rng = np.random.default_rng(0)
+        batch = rng.random((batch_size, *bench.example), np.float32)
+        variables = plausible_variables(network, batch, rng)
+        self._trains = pass_ == "train"
+        if self._trains:
+            tx = optax.adam(1e-3)
+            self.fn = partial(train_step, network=network, loss=bench.loss, tx=tx)
+            state = (variables, tx.init(variables["params"]))
+            shardings = {"out_shardings": everywhere, "donate_argnums": 0}
+        else:
+            self.fn = partial(network.apply, train=False)
+            state = variables
+            shardings = {"out_shardings": split}
+        self.args = jax.device_put((state, batch), (everywhere, split))
+        self._jitted = jax.jit(self.fn, in_shardings=(everywhere, split), **shardings)
+        self.compiled: jax.stages.Compiled | None = None
+
+    def compile(self, *, lowering: str, options: dict[str, str] | None = None) -> None:
+        """Compiles with every operation that has the form `lowering` in that form."""
+        with forms.forced(lowering):
+            self.compiled = self._jitted.lower(*self.args).compile(compiler_options=options)
+
+    def __call__(self) -> Any:
+        """Runs it once and returns what it made."""
+        result = self.compiled(*self.args)
+        if self._trains:
+            state, _ = result
+            self.args = (state, self.args[1])
+        return result
+
+
+def train_step(
+    state: tuple[Any, Any], batch: jax.Array, *, network: nn.Module, loss: Callable, tx
+) -> tuple[tuple[Any, Any], jax.Array]:
+    """Takes one optimiser step; the input alone makes the loss."""
+    variables, opt_state = state
+    rest = {name: tree for name, tree in variables.items() if name != "params"}
+
+    def loss_fn(params):
+        outputs, updates = network.apply(
+            {"params": params, **rest}, batch, train=True, mutable=list(rest)
+        )
+        return jnp.mean(loss(outputs, batch)), updates
+
+    (value, rest), gradients = jax.value_and_grad(loss_fn, has_aux=True)(variables["params"])
+    updates, opt_state = tx.update(gradients, opt_state, variables["params"])
+    params = optax.apply_updates(variables["params"], updates)
+    return ({"params": params, **rest}, opt_state), value
+
+
+def plausible_variables(network: nn.Module, batch: np.ndarray, rng: np.random.Generator) -> Any:
+    """Fills a network's variables so that activations stay of order one.
+
+    Their values do not matter here, and the network's own initialisers take longer to compile
+    than what is measured.
+    """
+    init = partial(network.init, train=False)
+    shapes = jax.eval_shape(init, jax.random.key(0), batch)
+
+    def fill(path, leaf: jax.ShapeDtypeStruct) -> np.ndarray:
+        if len(leaf.shape) > 1:
+            fan_in = np.prod(leaf.shape[:-1])
+            return (rng.standard_normal(leaf.shape) / np.sqrt(fan_in)).astype(leaf.dtype)
+        is_scale = path[-1].key in ("scale", "var")
+        return np.full(leaf.shape, float(is_scale), leaf.dtype)
+
+    return jax.tree_util.tree_map_with_path(fill, shapes)
