@@ -97,7 +97,7 @@ def figure(traces: Mapping[str, list[ModuleTime]], path: Path, *, most: int = 12
             sum(row.ms for row in rows if _shown_as(row.module, shown) == module)
             for rows in traces.values()
         ]
-        colour = colormaps["tab20"](n % 20)
+        colour = "0.85" if module == "(other)" else colormaps["tab20"](n % 20)
         axes.bar(list(traces), heights, bottom=below, color=colour, label=module)
         below = [low + height for low, height in zip(below, heights, strict=True)]
     axes.set_ylabel("time of a step (ms)")
