@@ -122,8 +122,9 @@ class Config:
     """How devices share a batch."""
     device: Literal["auto", "cpu", "gpu", "tpu"] = "auto"
     """Where to compute."""
-    cpu_devices: int | None = None
-    """On a CPU: how many devices to split it into; by default one per core."""
+    cpu_devices: int = 1
+    """On a CPU: how many devices to split it into. One that uses all cores is the fastest
+    here: batch normalisation makes the devices wait for each other some 170 times a step."""
 
 
 def main(config: Config) -> Path:

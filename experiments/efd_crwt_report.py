@@ -12,13 +12,13 @@ import jax.numpy as jnp
 import numpy as np
 from scipy import stats
 
-from jaxbed import baselines, figures, report
-from jaxbed.data.pressure import POSTURES, PressureMaps
+from experiments import efd_crwt_figures as draw
+from jaxbed import baselines, report
+from jaxbed.data.pressure import PressureMaps
 from jaxbed.data.splits import Split
 from jaxbed.efficiency.count import count, count_params
 from jaxbed.models.efd import EFD, Encoder
-from jaxbed.tasks.efd import code_statistics, reconstruction_scores, to_native
-from jaxbed.training.logs import read_metrics
+from jaxbed.tasks.efd import code_statistics, reconstruction_scores
 from jaxbed.training.loop import Trainer
 from jaxbed.whole_files import write_json
 
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 
 SCORES = ("l2", "l1", "ssim")
 PCA_COMPONENTS = 128
-SHOWN = 6  # test maps in the picture
 
 
 def write(
@@ -50,25 +49,33 @@ def write(
     }
     codes = {run: code_statistics(outputs) for run, outputs in watched.items()}
 
-    results: dict[str, float] = {}
+    arms = {
+        arm: _mean([{**scores[run], **codes[run]} for run in trained if run[1] == arm])
+        for arm in config.arms
+    }
     for arm in config.arms:
-        runs = [run for run in trained if run[1] == arm]
-        for name in SCORES:
-            results[f"{arm}/{name}"] = float(np.mean([scores[run][name] for run in runs]))
-        for name in codes[runs[0]]:
-            results[f"{arm}/{name}"] = float(np.mean([codes[run][name] for run in runs]))
-        fscores = [trained[run].fscore for run in runs if trained[run].fscore is not None]
+        fscores = [r.fscore for (_, a), r in trained.items() if a == arm and r.fscore is not None]
         if fscores:
-            results[f"{arm}/stage1_fscore"] = float(np.mean(fscores))
-    for name, values in base.items():
-        results |= {f"{name}/{key}": value for key, value in values.items()}
+            arms[arm]["stage1_fscore"] = float(np.mean(fscores))
+    results = {
+        f"{who}/{name}": value
+        for who, values in {**arms, **base}.items()
+        for name, value in values.items()
+    }
 
     (config.workdir / "transfers").mkdir(exist_ok=True)
     for (seed, arm), result in trained.items():
         account = dataclasses.asdict(result.account)
         write_json(config.workdir / "transfers" / f"seed{seed}_{arm}.json", account)
 
-    pictures = draw(config, maps, arrays, trainer, trained, scores, watched, base)
+    (config.workdir / "figures").mkdir(exist_ok=True)
+    shown = watched[config.seed, config.arms[0]]
+    pictures = [
+        draw.reconstructions(config, maps, arrays, trainer, trained, watched),
+        draw.curves(config),
+        draw.keypoint_spread(config, maps, arrays["watch"]["pressure"], shown),
+        draw.scores(config, arms, base),
+    ]
     return report.write_report(
         config.workdir,
         experiment="efd_crwt",
@@ -89,9 +96,7 @@ def write(
             recompiles_after_first=trainer.recompiles_after_first,
         ),
         environment=report.environment(),
-        published=report.read_published(
-            Path(__file__).with_name("claims.csv"), paper="efd_crwt"
-        ),
+        published=report.read_published(Path(__file__).with_name("claims.csv"), paper="efd_crwt"),
         claims=claims(config, results, scores),
         figures=pictures,
         sections={
@@ -122,16 +127,16 @@ def baseline_scores(train: np.ndarray, test: np.ndarray) -> dict[str, dict[str, 
         f"pca{components}": baselines.pca(fitted, test, components=components),
     }
     score = jax.jit(reconstruction_scores)
-    batches = [slice(i, i + 256) for i in range(0, len(test), 256)]
-    return {
-        name: {
-            key: float(np.mean(np.concatenate(values)))
-            for key, values in _collect(
-                [score(jnp.asarray(prediction[b]), jnp.asarray(test[b])) for b in batches]
-            ).items()
+    base = {}
+    for name, prediction in rebuilt.items():
+        parts = [
+            score(jnp.asarray(prediction[i : i + 256]), jnp.asarray(test[i : i + 256]))
+            for i in range(0, len(test), 256)
+        ]
+        base[name] = {
+            key: float(np.mean(np.concatenate([part[key] for part in parts]))) for key in SCORES
         }
-        for name, prediction in rebuilt.items()
-    }
+    return base
 
 
 def costs(config: Config) -> dict[str, report.ModelCost]:
@@ -220,151 +225,8 @@ def _verdict(
     return report.Claim(claim, better, verdict, why)
 
 
-def draw(
-    config: Config,
-    maps: PressureMaps,
-    arrays: dict[str, Any],
-    trainer: Trainer,
-    trained: Mapping[tuple[int, str], Trained],
-    scores: Mapping[tuple[int, str], dict[str, float]],
-    watched: Mapping[tuple[int, str], dict[str, np.ndarray]],
-    base: Mapping[str, Mapping[str, float]],
-) -> list[report.Figure]:
-    """Draws the report's pictures."""
-    folder = config.workdir / "figures"
-    folder.mkdir(exist_ok=True)
-    size = maps.mat.size
-    seed, main = config.seed, config.arms[0]
-    watch = arrays["watch"]["pressure"]
-    chosen = np.linspace(0, len(watch) - 1, SHOWN).astype(int)
-
-    def native(outputs: np.ndarray) -> np.ndarray:
-        return np.asarray(to_native(jnp.asarray(outputs), size))
-
-    rows = {"input": watch[chosen]}
-    first, state = trained[seed, main].stage1
-    if main != "plain":
-        logits = trainer.predict(first, state.variables, {"pressure": watch[chosen]})["map"]
-        rows["stage 1: contact"] = native(np.asarray(jax.nn.softmax(logits))[..., 1])
-    for arm in config.arms:
-        rows[f"rebuilt: {arm}"] = native(watched[seed, arm]["map"][chosen, ..., 0])
-    keypoints = watched[seed, main]["keypoints"]
-    positions = in_sensors(keypoints, watched[seed, main]["heatmaps"].shape[1:3], size)
-    drawn = figures.Keypoints("input", positions[chosen], keypoints[chosen, :, 0])
-    path = figures.pressure_grid(
-        folder / "reconstructions.png",
-        rows,
-        title=f"People the network has not seen ({maps.name})"
-        if config.protocol == "subject"
-        else f"Test maps ({maps.name})",
-        scale="share of the full scale, or probability of contact",
-        columns=_labels(arrays, chosen),
-        keypoints=drawn,
-    )
-    drawings = [
-        report.Figure(
-            path,
-            "Test maps as the mat measured them, with the keypoints found on them (dots; brighter "
-            "where there is more pressure), the contact mask of stage 1, and the maps rebuilt "
-            "from nothing but the keypoints.",
-        )
-    ]
-    path = figures.curves(
-        folder / "curves.png",
-        _curves(config),
-        title="Test maps during training (mean over seeds)",
-        xlabel="training steps, both stages",
-        marks={"transfer": config.stage1_steps},
-    )
-    drawings.append(
-        report.Figure(
-            path,
-            "Reconstruction errors on the watched test maps while training, as in the paper's "
-            "Fig. 5; the arm crwt classifies before the mark and cannot be scored there.",
-        )
-    )
-    path = figures.keypoint_spread(
-        folder / "keypoint_spread.png",
-        positions,
-        watch.mean(axis=0),
-        title=f"Keypoints of arm {main} over the test maps",
-    )
-    drawings.append(
-        report.Figure(
-            path,
-            "Where each keypoint lies on average and how far it moves from person to person "
-            "and pose to pose.",
-        )
-    )
-    arms = {
-        arm: {
-            k: float(np.mean([v[k] for (_, a), v in scores.items() if a == arm]))
-            for k in SCORES
-        }
-        for arm in config.arms
-    }
-    beside = {**arms, **base}
-    path = figures.bars(
-        folder / "scores.png",
-        {
-            k.upper(): {name: values[k] for name, values in beside.items()}
-            for k in ("l2", "ssim")
-        },
-        title="Reconstruction of test maps, at the mat's own resolution",
-        baselines=tuple(base),
-    )
-    drawings.append(
-        report.Figure(
-            path,
-            "The trained arms beside two baselines without a network: the mean training map, and "
-            "a principal component analysis. L2 is better when lower, SSIM when higher.",
-        )
-    )
-    return drawings
-
-
-def in_sensors(
-    keypoints: np.ndarray, heatmap: tuple[int, int], size: tuple[int, int]
-) -> np.ndarray:
-    """Converts locations f32[N,K,3] (pressure, row / h, column / w) to sensors.
-
-    A location is counted from the middle of the first heatmap pixel, which covers several
-    sensors; the result f32[N,K,2] (row, column) from the middle of the first sensor.
-    """
-    middle = 0.5 / np.asarray(heatmap)
-    return (keypoints[..., 1:] + middle) * np.asarray(size) - 0.5
-
-
-def _labels(arrays: dict[str, Any], chosen: np.ndarray) -> list[str]:
-    posture, subject = arrays["watch_posture"][chosen], arrays["watch_subject"][chosen]
-    return [f"{who}\n{POSTURES[p]}" for who, p in zip(subject, posture, strict=True)]
-
-
-def _curves(config: Config) -> dict[str, dict[str, tuple[np.ndarray, np.ndarray]]]:
-    """Collects the evaluations of every arm, averaged over seeds, on one axis of steps."""
-    panels: dict[str, dict] = {"L1": {}, "L2": {}, "1 - SSIM": {}}
-    lines = [x for x in read_metrics(config.workdir) if x["kind"] == "eval" and "ssim" in x]
-    for arm in config.arms:
-        by_step: dict[int, list[dict]] = {}
-        for line in lines:
-            _, its_arm, stage = line["phase"].split("/")
-            if its_arm == arm:
-                step = line["step"] + (config.stage1_steps if stage == "stage2" else 0)
-                by_step.setdefault(step, []).append(line)
-        steps = np.array(sorted(by_step))
-        for name, panel in panels.items():
-            values = [
-                np.mean(
-                    [1 - x["ssim"] if "SSIM" in name else x[name.lower()] for x in by_step[s]]
-                )
-                for s in steps
-            ]
-            panel[arm] = (steps, np.array(values))
-    return panels
-
-
-def _collect(parts: list[dict]) -> dict[str, list[np.ndarray]]:
-    return {key: [np.asarray(part[key]) for part in parts] for key in parts[0]}
+def _mean(parts: list[dict[str, float]]) -> dict[str, float]:
+    return {name: float(np.mean([part[name] for part in parts])) for name in parts[0]}
 
 
 def _summary(config: Config) -> str:
@@ -391,9 +253,7 @@ def _seeds_table(trained: Mapping[tuple[int, str], Trained], scores: Mapping) ->
     for (seed, arm), result in trained.items():
         s = scores[seed, arm]
         f = "" if result.fscore is None else f"{result.fscore:.4f}"
-        lines.append(
-            f"| {seed} | {arm} | {s['l2']:.5f} | {s['l1']:.4f} | {s['ssim']:.4f} | {f} |"
-        )
+        lines.append(f"| {seed} | {arm} | {s['l2']:.5f} | {s['l1']:.4f} | {s['ssim']:.4f} | {f} |")
     return "\n".join(lines)
 
 

@@ -165,8 +165,7 @@ def train_arm(
     if arm != "plain":
         fscore = trainer.evaluate(first, state1.variables, arrays["test"])["fscore"]
     by_subject = {
-        subject: trainer.evaluate(second, state2.variables, maps)
-        for subject, maps in tests.items()
+        subject: trainer.evaluate(second, state2.variables, maps) for subject, maps in tests.items()
     }
     return Trained((first, state1), (second, state2), account, by_subject, fscore)
 
@@ -190,9 +189,7 @@ def load_maps(config: Config) -> PressureMaps:
 
         subjects, each = config.simulated
         print(f"simulating {subjects} sleepers, {each} maps each", file=sys.stderr)
-        return simulate_pressure_maps(
-            subjects=subjects, maps_per_subject=each, seed=config.seed
-        )
+        return simulate_pressure_maps(subjects=subjects, maps_per_subject=each, seed=config.seed)
     from jaxbed.data.prepared import read_pressure_maps
 
     name = "experiment_i" if config.data == "pmd" else "mat_folder"

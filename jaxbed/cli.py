@@ -36,6 +36,8 @@ def run(main: Callable[[Config], object], config: type[Config], *, doc: str | No
     parsed = tyro.cli(config, description=doc)
     try:
         main(parsed)
+    except KeyboardInterrupt:
+        sys.exit(_tell("interrupted.", status=130))
     except InputError as error:
         sys.exit(_tell(str(error), status=2))
     except DivergedError as error:

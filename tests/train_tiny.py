@@ -7,11 +7,11 @@ from pathlib import Path
 
 os.environ["JAX_PLATFORMS"] = "cpu"
 
-import jax
+import jax  # noqa: E402
 
 jax.config.update("jax_num_cpu_devices", 2)
 
-from tests import tiny
+from tests import tiny  # noqa: E402
 
 
 class Told(list):
