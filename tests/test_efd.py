@@ -15,9 +15,7 @@ SMALL = {"size": (32, 64), "keypoints": 8, "features": 4, "decoder_features": (8
 
 
 def shapes_of(network, example):
-    return jax.eval_shape(
-        lambda x: network.init(jax.random.key(0), x, train=False), example
-    )
+    return jax.eval_shape(lambda x: network.init(jax.random.key(0), x, train=False), example)
 
 
 def params_of(network, example):
@@ -192,9 +190,7 @@ def test_training_updates_every_statistic_and_reaches_every_parameter(small):
         # A bias right before a batch normalisation has no effect: its gradient is rounding.
         if not (name.endswith("bias") and not name.endswith("norm/bias")):
             assert np.abs(gradient).max() > 0, name
-    changed = jax.tree.map(
-        lambda a, b: bool(np.any(a != b)), batch_stats, variables["batch_stats"]
-    )
+    changed = jax.tree.map(lambda a, b: bool(np.any(a != b)), batch_stats, variables["batch_stats"])
     assert all(jax.tree.leaves(changed))
 
 

@@ -223,8 +223,6 @@ def test_the_command_prepares_and_tells_what_it_did(tmp_path, folder):
     )
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
-    assert lines[0] == (
-        "mat_folder: 4 frames read, 3 kept, 1 left out; 2 subjects, 6 x 4 cells"
-    )
+    assert lines[0] == ("mat_folder: 4 frames read, 3 kept, 1 left out; 2 subjects, 6 x 4 cells")
     assert lines[1].startswith("  left out: one.csv: could not convert string 'letters'")
     assert lines[2] == str(tmp_path / "out")

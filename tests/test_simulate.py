@@ -45,9 +45,7 @@ def joint_x(maps, posture, name):
 @pytest.fixture(scope="module")
 def ideal():
     """Perfect readings on a mat on which everybody fits."""
-    return simulate_pressure_maps(
-        subjects=12, maps_per_subject=12, mat=WIDE, sensor=IDEAL, seed=5
-    )
+    return simulate_pressure_maps(subjects=12, maps_per_subject=12, mat=WIDE, sensor=IDEAL, seed=5)
 
 
 # --- the body
@@ -323,9 +321,7 @@ def test_finer_sensors_measure_the_same_force_at_the_same_place(rng):
         total = pressure.sum(axis=(1, 2))
         forces.append(total * mat.pitch_mm**2 / 1e3)
         at = [(np.arange(n) + 0.5) * mat.pitch_mm for n in mat.size]
-        centres.append(
-            [pressure.sum(axis=2) @ at[0] / total, pressure.sum(axis=1) @ at[1] / total]
-        )
+        centres.append([pressure.sum(axis=2) @ at[0] / total, pressure.sum(axis=1) @ at[1] / total])
     np.testing.assert_allclose(forces, weight * np.ones((3, 6)), rtol=1e-4)
     np.testing.assert_allclose(centres[0], centres[1], atol=0.5)  # mm
     np.testing.assert_allclose(centres[0], centres[2], atol=2.0)

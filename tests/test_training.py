@@ -131,7 +131,9 @@ def test_a_checkpoint_of_another_network_is_refused_by_name(tmp_path):
     trained(tmp_path)
     run = tiny.trainer(tmp_path, resume=True)
     other = tiny.phase(features=5)
-    with pytest.raises(InputError, match=r"another network: .*float32.4. in the checkpoint and float32.5."):
+    with pytest.raises(
+        InputError, match=r"another network: .*float32.4. in the checkpoint and float32.5."
+    ):
         run.fit(other, tiny.examples(), tiny.examples(6, 1), lambda: tiny.variables(other))
 
 
