@@ -5,6 +5,7 @@ import dataclasses
 import json
 import subprocess
 import sys
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +18,7 @@ from experiments import bench_models, bench_networks, profile_step, profile_step
 from experiments import bench_models_study as study
 from experiments.bench_networks import Bench, Runner, mean_square, plausible_variables
 from jaxbed.cli import by_preset
-from jaxbed.efficiency import trace
+from jaxbed.efficiency import ceilings, trace
 from jaxbed.errors import InputError
 
 
@@ -39,6 +40,7 @@ TINY = Bench(Tiny, (16, 16, 2), mean_square)
 @pytest.fixture
 def tiny(monkeypatch):
     monkeypatch.setitem(bench_networks.NETWORKS, "tiny", TINY)
+    monkeypatch.setattr(ceilings, "measure", partial(ceilings.measure, side=64, copy_bytes=4096))
     cache = jax.config.jax_enable_compilation_cache
     yield
     jax.config.update("jax_enable_compilation_cache", cache)
