@@ -64,12 +64,11 @@ def op_names(hlo: str) -> dict[str, str]:
     }
     uses = _uses(instructions)
     neighbours = {}
-    for name, feeding in feeds.items():
-        for other in feeding:
-            uses[other].append(name)
-    for name in [name for name, own in named.items() if not own]:
-        near = _nearest(name, uses, named), _nearest(name, feeds, named)
-        neighbours[name] = max(near, key=lambda op_name: (module_of(op_name) != "", op_name != ""))
+    for name, own in named.items():
+        if not own:
+            user, feeder = _nearest(name, uses, named), _nearest(name, feeds, named)
+            only_feeder = module_of(feeder) and not module_of(user)
+            neighbours[name] = feeder if only_feeder else user or feeder
     return named | neighbours
 
 
