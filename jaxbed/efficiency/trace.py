@@ -90,7 +90,8 @@ class Interval(NamedTuple):
 def per_operation_options() -> dict[str, str]:
     """Returns the `compiler_options` under which a profile tells operations apart.
 
-    They go to `lowered.compile`. A step takes as long with them as without.
+    They go to `lowered.compile`. What they keep apart is not fused, so the step can take
+    longer with them: on a CPU 1.4 times as long for a training step of EFD's encoder.
     """
     return _PER_OPERATION.get(jax.default_backend(), {})
 
