@@ -137,7 +137,9 @@ def main(config: Config) -> Path:
     runtime.configure(device=config.device, cpu_devices=config.cpu_devices)
     from experiments import efd_crwt_study as study
 
-    return study.run(config)
+    report = study.run(config)
+    print(report)
+    return report
 
 
 def _check(config: Config) -> None:

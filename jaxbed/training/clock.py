@@ -4,7 +4,6 @@ import contextlib
 import time
 from collections.abc import Callable, Iterator
 
-import jax
 import numpy as np
 
 
@@ -44,19 +43,3 @@ class Clock:
         waited = self.seconds.get("input", 0.0)
         busy = waited + self.seconds.get("train", 0.0)
         return waited / busy if busy else 0.0
-
-
-class Compilations:
-    """Counts the programs this process compiles, from now until `close`."""
-
-    def __init__(self):
-        self.count = 0
-        jax.monitoring.register_event_duration_secs_listener(self._listen)
-
-    def _listen(self, event: str, duration_s: float, **_) -> None:
-        if event == "/jax/core/compile/backend_compile_duration":
-            self.count += 1
-
-    def close(self) -> None:
-        """Stops counting."""
-        jax.monitoring.unregister_event_duration_listener(self._listen)

@@ -13,9 +13,10 @@ import optax
 from flax import linen as nn
 
 from jaxbed.data.batches import Arrays, eval_batches, train_batches
+from jaxbed.efficiency.clocks import RecompilationCounter
 from jaxbed.errors import DivergedError
 from jaxbed.training.checkpoint import Checkpoints
-from jaxbed.training.clock import Clock, Compilations
+from jaxbed.training.clock import Clock
 from jaxbed.training.logs import MetricLog, Progress
 from jaxbed.training.state import TrainState, start
 from jaxbed.training.step import Devices, example_keys
@@ -74,7 +75,6 @@ class Trainer:
         self._every = (log_every, eval_every, save_every)
         self._log = MetricLog(workdir)
         self._programs: dict[Any, Callable] = {}
-        self._compilations = Compilations()
 
     def fit(
         self,
@@ -140,7 +140,6 @@ class Trainer:
 
     def close(self) -> None:
         """Finishes the log."""
-        self._compilations.close()
         self._log.close()
 
     def _restored_or(self, phase, checkpoints, train, initial) -> TrainState:
@@ -182,10 +181,9 @@ class Trainer:
         pending: list[dict] = []
         since = time.monotonic()
         for i in range(first, last):
-            compilations = self._compilations.count
-            with self.clock.of("train"):
+            with self.clock.of("train"), RecompilationCounter() as compiled:
                 state, metrics = step(state, batch, key, learning_rates[i])
-            self.recompiles_after_first += self._compilations.count - compilations
+            self.recompiles_after_first += compiled.count
             pending.append(metrics)
             if i + 1 < last:
                 # While the devices work on this step, the host gets the next one's batch.
