@@ -111,7 +111,7 @@ class Stages:
         # One flat vector instead of some 270 leaves: the optimiser's program would otherwise
         # be half of the step's and take as long to compile as the network.
         self._tx = optax.flatten(optax.scale_by_adam())
-        self._freezing = optax.chain(_freeze_encoder(config.frozen_steps), self._tx)
+        self._freezing = optax.chain(freeze_encoder(config.frozen_steps), self._tx)
 
     def network(self, arm: Arm, outputs: int) -> EFD:
         """Builds an arm's network with 2 (stage 1) or 1 output channels."""
@@ -209,7 +209,7 @@ def divide(maps: PressureMaps, config: Config) -> splits.Split:
     return splits.by_subject(maps.subject, tested)
 
 
-def _freeze_encoder(steps: int) -> optax.GradientTransformation:
+def freeze_encoder(steps: int) -> optax.GradientTransformation:
     """Silences the encoder's gradients for the first steps."""
     thaw = optax.scale_by_schedule(lambda count: (count >= steps).astype(jnp.float32))
 

@@ -62,7 +62,7 @@ def test_the_report_has_everything(finished):
     for who in ("crwt", "plain", "mean_map", "pca128"):
         assert 0 < report["results"][f"{who}/l2"] < 1
     assert 0 < report["results"]["crwt/stage1_fscore"] <= 1
-    assert len(report["claims"]) == 22
+    assert len(report["claims"]) == 21
     text = (workdir / "report.md").read_text()
     for name in ("reconstructions", "curves", "keypoint_spread", "scores"):
         assert (workdir / "figures" / f"{name}.png").stat().st_size > 1000
