@@ -147,8 +147,7 @@ def read_labels(path: Path) -> list[Label]:
     if len(lines) == 1:
         raise InputError(f"{path} names no frame; add a line for each.")
     labels = [
-        _label(path, number, dict(zip(header, cells, strict=False)))
-        for number, cells in lines[1:]
+        _label(path, number, dict(zip(header, cells, strict=False))) for number, cells in lines[1:]
     ]
     _check_files(path, labels)
     return labels

@@ -51,9 +51,7 @@ def main(config: Config) -> None:
         recordings = read_recordings(config.raw, verify=config.verify)
         for experiment in EXPERIMENTS:
             maps, read = assemble(experiment, recordings, config)
-            write_pressure_maps(
-                maps, partial, frames_read=read, licence=LICENCE, homepage=HOMEPAGE
-            )
+            write_pressure_maps(maps, partial, frames_read=read, licence=LICENCE, homepage=HOMEPAGE)
             lines.append(summary(maps, read))
     print(*lines, config.out, sep="\n")
 
@@ -73,9 +71,7 @@ def read_recordings(raw: Path, *, verify: bool) -> dict[str, list[Recording]]:
     """
     digests, listing = {}, b""
     recordings = {experiment.name: {} for experiment in EXPERIMENTS}
-    for file, content in tqdm(
-        files(raw, FILES), desc="reading PMD", unit=" files", disable=None
-    ):
+    for file, content in tqdm(files(raw, FILES), desc="reading PMD", unit=" files", disable=None):
         if file in digests:
             raise InputError(f"{raw} holds {file} twice; download PMD 1.0.0 again.")
         digests[file] = hashlib.sha256(content).hexdigest()

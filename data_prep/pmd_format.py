@@ -173,9 +173,7 @@ def read_recording(experiment: Experiment, match: re.Match, content: bytes) -> R
     )
 
 
-def _parse(
-    experiment: Experiment, content: bytes
-) -> tuple[np.ndarray, np.ndarray, int, list[str]]:
+def _parse(experiment: Experiment, content: bytes) -> tuple[np.ndarray, np.ndarray, int, list[str]]:
     """Reads the frames of a file.
 
     Returns:

@@ -49,8 +49,7 @@ def check_digests(listing: bytes, digests: Mapping[str, str]) -> None:
     missing = published.keys() - digests.keys()
     if missing:
         raise InputError(
-            f"{min(missing)} is missing ({len(missing)} listed files are); download the data "
-            "again."
+            f"{min(missing)} is missing ({len(missing)} listed files are); download the data again."
         )
     changed = {file for file in published if published[file] != digests[file]}
     if changed:

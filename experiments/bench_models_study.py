@@ -158,7 +158,6 @@ def measure_group(
 
     first = runners[dtypes[0], lowerings[0]]
     macs = count(first.fn, *first.args)
-    variables = first.args[0][0] if direction == "train" else first.args[0]
     rows = []
     for (dtype, lowering), runner in runners.items():
         beside = compared[dtype, lowering]
@@ -173,7 +172,7 @@ def measure_group(
             batch_size=batch_size,
             dtype=dtype,
             lowering=lowering,
-            params=count_params(variables["params"]),
+            params=count_params(first.params),
             macs_nominal=macs.macs_nominal,
             macs_exact=macs.macs_exact,
             compile_s=compile_s[dtype, lowering],

@@ -14,12 +14,14 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from flax import linen as nn
-from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from jaxbed import losses
 from jaxbed.errors import InputError
 from jaxbed.models import efd
 from jaxbed.ops import forms
+from jaxbed.training.state import start
+from jaxbed.training.step import Devices, train_step
+from jaxbed.training.task import Batch, Task
 
 Pass = Literal["forward", "train"]
 
@@ -104,29 +106,34 @@ class Runner:
     Attributes:
         fn: the function that is compiled.
         args: what it takes first.
+        params: the network's parameters, as they were at first.
         compiled: the executable, once `compile` was called.
     """
 
     def __init__(self, bench: Bench, pass_: Pass, *, batch_size: int, dtype: str):
         network = bench.network(dtype=jnp.dtype(dtype))
-        mesh = jax.make_mesh((jax.device_count(),), ("data",), axis_types=(AxisType.Auto,))
-        everywhere = NamedSharding(mesh, PartitionSpec())
-        split = NamedSharding(mesh, PartitionSpec("data"))
+        devices = Devices("jit")
         rng = np.random.default_rng(0)
-        batch = rng.random((batch_size, *bench.example), np.float32)
-        variables = plausible_variables(network, batch, rng)
+        image = rng.random((batch_size, *bench.example), np.float32)
+        variables = {"batch_stats": {}, **plausible_variables(network, image, rng)}
         self._trains = pass_ == "train"
         if self._trains:
-            tx = optax.adam(1e-3)
-            self.fn = partial(train_step, network=network, loss=bench.loss, tx=tx)
-            state = (variables, tx.init(variables["params"]))
-            shardings = {"out_shardings": everywhere, "donate_argnums": 0}
+            task = Task(_as_input, lambda out, batch: (bench.loss(out, batch["input"]), {}), dict)
+            tx = optax.flatten(optax.scale_by_adam())
+            state = devices.put_state(start(variables, tx))
+            batch = devices.put_batch({"image": image}, train=True)
+            self.fn = partial(train_step, network=network, task=task, tx=tx)
+            self.args = (state, batch, jax.random.key(0), np.float32(1e-3))
+            self._jitted = devices.train_step(network, task, tx)
         else:
             self.fn = partial(network.apply, train=False)
-            state = variables
-            shardings = {"out_shardings": split}
-        self.args = jax.device_put((state, batch), (everywhere, split))
-        self._jitted = jax.jit(self.fn, in_shardings=(everywhere, split), **shardings)
+            self.args = jax.device_put((variables, image), (devices.replicated, devices.split))
+            self._jitted = jax.jit(
+                self.fn,
+                in_shardings=(devices.replicated, devices.split),
+                out_shardings=devices.split,
+            )
+        self.params = variables["params"]
         self.compiled: jax.stages.Compiled | None = None
 
     def compile(self, *, lowering: str, options: dict[str, str] | None = None) -> None:
@@ -138,28 +145,12 @@ class Runner:
         """Runs it once and returns what it made."""
         result = self.compiled(*self.args)
         if self._trains:
-            state, _ = result
-            self.args = (state, self.args[1])
+            self.args = (result[0], *self.args[1:])
         return result
 
 
-def train_step(
-    state: tuple[Any, Any], batch: jax.Array, *, network: nn.Module, loss: Callable, tx
-) -> tuple[tuple[Any, Any], jax.Array]:
-    """Takes one optimiser step; the input alone makes the loss."""
-    variables, opt_state = state
-    rest = {name: tree for name, tree in variables.items() if name != "params"}
-
-    def loss_fn(params):
-        outputs, updates = network.apply(
-            {"params": params, **rest}, batch, train=True, mutable=list(rest)
-        )
-        return jnp.mean(loss(outputs, batch)), updates
-
-    (value, rest), gradients = jax.value_and_grad(loss_fn, has_aux=True)(variables["params"])
-    updates, opt_state = tx.update(gradients, opt_state, variables["params"])
-    params = optax.apply_updates(variables["params"], updates)
-    return ({"params": params, **rest}, opt_state), value
+def _as_input(batch: Batch, keys: jax.Array, train: bool) -> Batch:
+    return {**batch, "input": batch["image"]}
 
 
 def plausible_variables(network: nn.Module, batch: np.ndarray, rng: np.random.Generator) -> Any:

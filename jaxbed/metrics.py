@@ -27,9 +27,7 @@ class FScore(metrics.Metric):
     actual: jax.Array
 
     @classmethod
-    def from_model_output(
-        cls, *, logits: jax.Array, label: jax.Array, mask: jax.Array
-    ) -> "FScore":
+    def from_model_output(cls, *, logits: jax.Array, label: jax.Array, mask: jax.Array) -> "FScore":
         """Counts pixels.
 
         Args:

@@ -99,12 +99,13 @@ def test_a_step_of_training_descends_as_on_one_device():
     runner = Runner(TINY, "train", batch_size=4, dtype="float32")
     runner.compile(lowering="auto")
     network = Tiny()
-    (variables, _), batch = jax.device_get(runner.args)
+    state, batch = jax.device_get(runner.args[:2])
+    variables = state.variables
 
     def loss(params):
         rest = {"batch_stats": variables["batch_stats"]}
         outputs, _ = network.apply(
-            {"params": params, **rest}, batch, train=True, mutable=["batch_stats"]
+            {"params": params, **rest}, batch["image"], train=True, mutable=["batch_stats"]
         )
         return jnp.mean(outputs["scores"] ** 2)
 
@@ -112,13 +113,14 @@ def test_a_step_of_training_descends_as_on_one_device():
     tx = optax.adam(1e-3)
     updates, _ = tx.update(gradients, tx.init(variables["params"]))
     expected = optax.apply_updates(variables["params"], updates)
-    (after, _), value = runner()
+    after, metrics = runner()
+    value = metrics["loss"]
     assert float(value) == pytest.approx(float(loss(variables["params"])), rel=1e-5)
     for name in ("conv", "head"):
-        kernel = np.asarray(after["params"][name]["kernel"])
+        kernel = np.asarray(after.params[name]["kernel"])
         np.testing.assert_allclose(kernel, expected[name]["kernel"], atol=1e-6)
-    (_, _), second = runner()  # the state it got back, not the donated one
-    assert float(second) < float(value)
+    _, again = runner()  # the state it got back, not the donated one
+    assert float(again["loss"]) < float(value)
 
 
 def test_weights_are_filled_in_without_the_network_s_initialisers(rng):

@@ -14,7 +14,9 @@ import numpy as np
 import pytest
 
 from jaxbed.errors import DivergedError, InputError
+from jaxbed.training.checkpoint import Checkpoints
 from jaxbed.training.logs import MetricLog, read_metrics
+from jaxbed.training.state import start
 from tests import tiny
 
 
@@ -138,20 +140,12 @@ def test_a_checkpoint_of_another_network_is_refused_by_name(tmp_path):
 
 
 def test_the_best_state_is_the_one_with_the_lowest_watched_loss(tmp_path):
-    from jaxbed.training.checkpoint import Checkpoints
-
     trained(tmp_path, 8, eval_every=2)
     scores = {x["step"]: x["loss"] for x in read_metrics(tmp_path) if x["kind"] == "eval"}
     phase = tiny.phase()
-    like = jax.eval_shape(lambda: tiny_state(phase))
+    like = start(tiny.variables(phase), phase.tx)
     best = Checkpoints(tmp_path / "checkpoints" / "tiny").restore_best(like)
     assert int(best.step) == min(scores, key=scores.get)
-
-
-def tiny_state(phase):
-    from jaxbed.training.state import start
-
-    return start(tiny.variables(phase), phase.tx)
 
 
 def test_half_a_line_at_the_end_of_the_log_is_dropped(tmp_path):

@@ -180,9 +180,7 @@ def _columns(maps: PressureMaps) -> dict[str, np.ndarray]:
     }
 
 
-def _features(
-    maps: PressureMaps, columns: Mapping[str, np.ndarray]
-) -> tfds.features.FeaturesDict:
+def _features(maps: PressureMaps, columns: Mapping[str, np.ndarray]) -> tfds.features.FeaturesDict:
     features = {name: _feature(values) for name, values in columns.items()}
     features["posture"] = tfds.features.ClassLabel(names=list(POSTURES))
     features["label"] = tfds.features.ClassLabel(names=list(maps.label_names))

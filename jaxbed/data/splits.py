@@ -41,8 +41,7 @@ def by_subject(subject: np.ndarray, test_subjects: Sequence[str]) -> Split:
     unknown = sorted(set(test_subjects) - set(known))
     if unknown:
         raise InputError(
-            f"test subjects {unknown} are not in the data, which holds {known}; "
-            "name some of those."
+            f"test subjects {unknown} are not in the data, which holds {known}; name some of those."
         )
     is_test = np.isin(subject, list(test_subjects))
     if is_test.all() or not is_test.any():

@@ -175,8 +175,7 @@ def _works(jaxpr: Jaxpr, *, scope: str, repeats: int) -> Iterator[_Work]:
             yield _Work(name, module_path(here), repeats * nominal, repeats * exact)
         elif name == "cond":
             branches = [
-                list(_works(branch, scope=here, repeats=repeats))
-                for branch in _inner_jaxprs(eqn)
+                list(_works(branch, scope=here, repeats=repeats)) for branch in _inner_jaxprs(eqn)
             ]
             yield from max(branches, key=lambda works: sum(work.nominal for work in works))
         else:

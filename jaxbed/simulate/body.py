@@ -182,9 +182,7 @@ def _turns(angles: np.ndarray) -> np.ndarray:
     o = np.zeros_like(x)
     cross = np.moveaxis(np.array([[o, -z, y], [z, o, -x], [-y, x, o]]), -1, 0)
     sine, versine = np.sin(angles), 1 - np.cos(angles)
-    return (
-        np.eye(3) + sine[..., None, None] * cross + versine[..., None, None] * (cross @ cross)
-    )
+    return np.eye(3) + sine[..., None, None] * cross + versine[..., None, None] * (cross @ cross)
 
 
 def moved_by() -> np.ndarray:

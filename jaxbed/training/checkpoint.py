@@ -66,9 +66,7 @@ class Checkpoints:
 def leaf_shapes(tree: Tree) -> dict[str, str]:
     """Names every leaf of a tree: path -> type and shape, as in `f32[3,3,16,1]`."""
     leaves = jax.tree_util.tree_leaves_with_path(tree)
-    return {
-        jax.tree_util.keystr(path, simple=True, separator="/"): _shape(x) for path, x in leaves
-    }
+    return {jax.tree_util.keystr(path, simple=True, separator="/"): _shape(x) for path, x in leaves}
 
 
 def _shape(x) -> str:
@@ -85,17 +83,13 @@ def _save(manager: ocp.CheckpointManager, state: TrainState, score: float | None
     about = {"score": score, "leaves": leaf_shapes(state)}
     manager.save(
         step,
-        args=ocp.args.Composite(
-            state=ocp.args.PyTreeSave(state), about=ocp.args.JsonSave(about)
-        ),
+        args=ocp.args.Composite(state=ocp.args.PyTreeSave(state), about=ocp.args.JsonSave(about)),
     )
 
 
 def _read_about(manager: ocp.CheckpointManager, step: int) -> dict:
     try:
-        return manager.restore(
-            step, args=ocp.args.Composite(about=ocp.args.JsonRestore())
-        ).about
+        return manager.restore(step, args=ocp.args.Composite(about=ocp.args.JsonRestore())).about
     except Exception as error:
         raise _unreadable(manager, step) from error
 

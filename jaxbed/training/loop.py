@@ -17,6 +17,7 @@ from jaxbed.efficiency.clocks import RecompilationCounter
 from jaxbed.errors import DivergedError
 from jaxbed.training.checkpoint import Checkpoints
 from jaxbed.training.clock import Clock
+from jaxbed.training.evaluation import measure_program, predict_program
 from jaxbed.training.logs import MetricLog, Progress
 from jaxbed.training.state import TrainState, start
 from jaxbed.training.step import Devices, example_keys
@@ -109,15 +110,13 @@ class Trainer:
                 checkpoints.close()
         return jax.device_get(self.devices.get(state))
 
-    def evaluate(
-        self, phase: Phase, variables: dict[str, Any], arrays: Arrays
-    ) -> dict[str, float]:
+    def evaluate(self, phase: Phase, variables: dict[str, Any], arrays: Arrays) -> dict[str, float]:
         """Measures every example exactly once."""
         parts = []
         for outputs, batch in self._predictions(phase, variables, arrays):
             measure = self._compiled(
                 ("measure", phase.network, phase.task),
-                lambda: self.devices.measure(phase.task),
+                lambda: measure_program(self.devices, phase.task),
                 outputs,
                 batch,
             )
@@ -132,8 +131,7 @@ class Trainer:
     ) -> dict[str, np.ndarray]:
         """Runs a network on every example; returns its outputs, one row per example."""
         parts = [
-            jax.device_get(outputs)
-            for outputs, _ in self._predictions(phase, variables, arrays)
+            jax.device_get(outputs) for outputs, _ in self._predictions(phase, variables, arrays)
         ]
         count = len(next(iter(arrays.values())))
         return {k: np.concatenate([part[k] for part in parts])[:count] for k in parts[0]}
@@ -252,7 +250,7 @@ class Trainer:
             batch = self.devices.put_batch(batch, train=False)
             step = self._compiled(
                 ("predict", phase.network, phase.task),
-                lambda: self.devices.predict(phase.network, phase.task),
+                lambda: predict_program(self.devices, phase.network, phase.task),
                 variables,
                 batch,
             )

@@ -1,4 +1,4 @@
-"""One step of training, one of prediction, for one device or many.
+"""One step of training, for one device or many.
 
 Two ways to share a batch between devices. "jit" shards it along a mesh axis and lets the
 compiler insert the reductions: the network sees the global batch. "pmap" runs one program
@@ -17,9 +17,8 @@ import optax
 from flax import linen as nn
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
-from jaxbed.metrics import Average
 from jaxbed.training.state import TrainState
-from jaxbed.training.task import Batch, Outputs, Task
+from jaxbed.training.task import Batch, Task
 
 AXIS = "data"
 """Name of the axis the batch is split over."""
@@ -80,29 +79,6 @@ def train_step(
     return state, {"loss": loss, **parts, "gradient_norm": optax.tree.norm(gradients)}
 
 
-def predict(
-    variables: Any, batch: Batch, *, network: nn.Module, task: Task
-) -> tuple[Outputs, Batch]:
-    """Runs a network on a batch as evaluation sees it.
-
-    Returns:
-        The network's outputs, and the batch as the task prepared it.
-    """
-    batch = task.prepare(batch, example_keys(jax.random.key(0), batch), False)
-    return network.apply(variables, batch["input"], train=False), batch
-
-
-def measure(outputs: Outputs, batch: Batch, *, task: Task) -> Metrics:
-    """Measures a prediction; examples with `mask` 0 do not count.
-
-    Returns:
-        The loss and the task's metrics, each with `merge` and `compute`.
-    """
-    per_example, _ = task.loss(outputs, batch)
-    loss = Average.from_model_output(values=per_example, mask=batch["mask"])
-    return {"loss": loss, **task.metrics(outputs, batch)}
-
-
 def example_keys(key: jax.Array, batch: Batch) -> jax.Array:
     """Gives every example of the global batch its own key."""
     return jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, batch["index"])
@@ -115,6 +91,7 @@ class Devices:
         parallel: "jit" or "pmap".
         count: number of devices that share a batch.
         replicated: the sharding of what every device holds whole.
+        split: the sharding of what is divided along its first axis.
     """
 
     def __init__(self, parallel: Parallel = "jit", devices: list | None = None):
@@ -127,7 +104,7 @@ class Devices:
             (self.count,), (AXIS,), axis_types=(AxisType.Auto,), devices=self._devices
         )
         self.replicated = NamedSharding(mesh, PartitionSpec())
-        self._split = NamedSharding(mesh, PartitionSpec(AXIS))
+        self.split = NamedSharding(mesh, PartitionSpec(AXIS))
 
     @property
     def axis_name(self) -> str | None:
@@ -139,7 +116,7 @@ class Devices:
         if self.parallel == "pmap":
             return jax.tree.map(
                 lambda x: jax.device_put(
-                    np.broadcast_to(np.asarray(x), (self.count, *np.shape(x))), self._split
+                    np.broadcast_to(np.asarray(x), (self.count, *np.shape(x))), self.split
                 ),
                 state,
             )
@@ -157,7 +134,7 @@ class Devices:
         batch = {**batch, "index": np.arange(size, dtype=np.int32)}
         if train and self.parallel == "pmap":
             batch = {k: v.reshape(self.count, -1, *v.shape[1:]) for k, v in batch.items()}
-        return jax.device_put(batch, self._split)
+        return jax.device_put(batch, self.split)
 
     def train_step(self, network: nn.Module, task: Task, tx) -> Callable:
         """Compiles `train_step` for these devices, the state donated."""
@@ -167,24 +144,7 @@ class Devices:
             return jax.pmap(step, AXIS, in_axes=(0, 0, None, None), donate_argnums=0)
         return jax.jit(
             step,
-            in_shardings=(self.replicated, self._split, None, None),
+            in_shardings=(self.replicated, self.split, None, None),
             out_shardings=(self.replicated, self.replicated),
             donate_argnums=0,
-        )
-
-    def predict(self, network: nn.Module, task: Task) -> Callable:
-        """Compiles `predict` for these devices; variables have no device axis."""
-        return jax.jit(
-            partial(predict, network=network, task=task),
-            in_shardings=(self.replicated, self._split),
-            out_shardings=self._split,
-        )
-
-    def measure(self, task: Task) -> Callable:
-        """Compiles `measure` for these devices."""
-        # Sums are all that evaluation exchanges, and jit shards those by itself.
-        return jax.jit(
-            partial(measure, task=task),
-            in_shardings=self._split,
-            out_shardings=self.replicated,
         )

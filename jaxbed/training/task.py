@@ -1,10 +1,12 @@
 """What a network is trained for."""
 
 from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import jax
-from clu.metrics import Metric
+
+if TYPE_CHECKING:  # a training step needs no metrics, nor the library they come from
+    from clu.metrics import Metric
 
 Batch = Mapping[str, jax.Array]
 """Named arrays with the examples along the first axis. `index` i32[B] is an example's place
@@ -28,4 +30,4 @@ class Task(NamedTuple):
 
     prepare: Callable[[Batch, jax.Array, bool], Batch]
     loss: Callable[[Outputs, Batch], tuple[jax.Array, dict[str, jax.Array]]]
-    metrics: Callable[[Outputs, Batch], dict[str, Metric]]
+    metrics: Callable[[Outputs, Batch], dict[str, "Metric"]]

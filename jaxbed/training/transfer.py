@@ -72,6 +72,4 @@ def transfer(
 def _by_path(tree: Tree) -> dict[str, jax.Array]:
     """Lists leaves by path, in the tree's own order."""
     leaves = jax.tree_util.tree_leaves_with_path(tree)
-    return {
-        jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves
-    }
+    return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}
