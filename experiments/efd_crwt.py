@@ -33,6 +33,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "stage1_steps": 6,
         "stage2_steps": 12,
         "batch_size": 8,
+        "quick_compile": True,
         "simulated": (8, 24),
     },
     "quick": {
@@ -41,6 +42,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "stage1_steps": 60,
         "stage2_steps": 300,
         "batch_size": 16,
+        "quick_compile": False,
         "simulated": (30, 60),
     },
     "long": {
@@ -49,6 +51,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "stage1_steps": 1000,
         "stage2_steps": 6500,
         "batch_size": 16,
+        "quick_compile": False,
         "simulated": (100, 100),
     },
     "paper": {
@@ -57,6 +60,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "stage1_steps": 10_000,
         "stage2_steps": 40_000,
         "batch_size": 32,
+        "quick_compile": False,
         "simulated": (100, 100),
     },
 }
@@ -119,6 +123,8 @@ class Config:
     max_shift: tuple[int, int] = (4, 3)
     """Largest augmentation shift in sensors: rows, columns."""
 
+    quick_compile: bool | None = None
+    """Compile faster to slower programs; pays for a handful of steps on a CPU."""
     parallel: Literal["jit", "pmap"] = "jit"
     """How devices share a batch."""
     device: Literal["auto", "cpu", "gpu", "tpu"] = "auto"

@@ -62,6 +62,7 @@ def run(config: Config) -> Path:
         log_every=max(1, min(20, steps // 20)),
         eval_every=max(1, config.stage2_steps // 8),
         save_every=max(1, min(500, steps // 4)),
+        quick_compile=config.quick_compile,
     )
     stages = Stages(config, devices)
     trained = {

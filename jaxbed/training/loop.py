@@ -19,7 +19,7 @@ from jaxbed.training.checkpoint import Checkpoints
 from jaxbed.training.clock import Clock
 from jaxbed.training.evaluation import measure_program, predict_program
 from jaxbed.training.logs import MetricLog, Progress
-from jaxbed.training.state import TrainState, start
+from jaxbed.training.state import TrainState, quick_compilation, start
 from jaxbed.training.step import Devices, example_keys
 from jaxbed.training.task import Task
 
@@ -67,11 +67,13 @@ class Trainer:
         log_every: int = 20,
         eval_every: int = 500,
         save_every: int = 500,
+        quick_compile: bool = False,
     ):
         self.workdir = workdir
         self.devices = devices
         self.clock = Clock()
         self.recompiles_after_first = 0
+        self._compiler_options = quick_compilation() if quick_compile else None
         self._resume = resume
         self._every = (log_every, eval_every, save_every)
         self._log = MetricLog(workdir)
@@ -263,7 +265,8 @@ class Trainer:
         shapes = tuple((x.shape, str(x.dtype)) for x in jax.tree.leaves(args))
         if (program, shapes) not in self._programs:
             with self.clock.of("compile"):
-                self._programs[program, shapes] = build().lower(*args).compile()
+                lowered = build().lower(*args)
+                self._programs[program, shapes] = lowered.compile(self._compiler_options)
         return self._programs[program, shapes]
 
 
