@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -90,6 +91,31 @@ def test_a_finished_run_is_not_overwritten(finished):
     assert "learning_rate" in refused(
         *TINY, "--workdir", workdir, "--resume", "--learning-rate", "0.1"
     )
+
+
+@pytest.mark.slow
+def test_a_killed_run_resumes_to_the_same_results(finished, tmp_path):
+    """kill -9 in the middle of stage 2, then --resume: every figure is the same, to the bit."""
+    workdir = tmp_path / "killed"
+    arguments = [sys.executable, "-m", "experiments.efd_crwt", *TINY, "--workdir", str(workdir)]
+    process = subprocess.Popen(
+        arguments, cwd=ROOT, env={**os.environ, "JAX_PLATFORMS": "cpu"}, stderr=subprocess.DEVNULL
+    )
+    half_way = workdir / "checkpoints" / "seed0" / "crwt" / "stage2" / "last" / "8"
+    deadline = time.monotonic() + 300
+    while not half_way.exists() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.kill()
+    process.wait()
+    assert half_way.exists()
+    assert not (workdir / "report.json").exists()
+
+    command(*TINY, "--workdir", workdir, "--resume", check=0)
+    whole, resumed = (
+        json.loads((folder / "report.json").read_text())["results"]
+        for folder in (finished[0], workdir)
+    )
+    assert resumed == whole
 
 
 @pytest.mark.parametrize(

@@ -51,6 +51,7 @@ def initialise(network: nn.Module, key: jax.Array, example: jax.Array) -> dict[s
     return {"params": variables["params"], "batch_stats": variables.get("batch_stats", {})}
 
 
+@functools.cache
 def quick_compilation() -> dict[str, int | bool] | None:
     """Returns compiler options for programs that run a few times only.
 
@@ -59,7 +60,13 @@ def quick_compilation() -> dict[str, int | bool] | None:
     """
     if jax.default_backend() != "cpu":
         return None
-    return {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}
+    unoptimised = {"xla_backend_optimization_level": 0}
+    options = {**unoptimised, "xla_cpu_use_fusion_emitters": False}
+    try:
+        jax.jit(lambda x: x, compiler_options=options).lower(0.0).compile()
+    except jax.errors.JaxRuntimeError:  # newer compilers have the one kind of emitter only
+        return unoptimised
+    return options
 
 
 @functools.lru_cache(maxsize=8)
