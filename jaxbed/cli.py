@@ -2,7 +2,9 @@
 
 import dataclasses
 import errno
+import os
 import sys
+import threading
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
@@ -34,6 +36,7 @@ def run(main: Callable[[Config], object], config: type[Config], *, doc: str | No
         doc: the command's module docstring, shown by `--help`.
     """
     parsed = tyro.cli(config, description=doc)
+    threading.excepthook = _in_thread
     try:
         main(parsed)
     except KeyboardInterrupt:
@@ -49,11 +52,20 @@ def run(main: Callable[[Config], object], config: type[Config], *, doc: str | No
         sentence = (
             f"{where}{_DISK[error.errno]}; free space or choose another folder, then run again."
         )
-        sys.exit(_tell(sentence, status=2))
+        status = _tell(sentence, status=2)
+        # Not sys.exit: on the way out, libraries' writer threads would each tell it again.
+        sys.stdout.flush()
+        os._exit(status)
+
+
+def _in_thread(failure: threading.ExceptHookArgs) -> None:
+    """Leaves a disk that fails under a library's writer thread for the main thread to tell."""
+    if not isinstance(failure.exc_value, OSError):
+        threading.__excepthook__(failure)
 
 
 def _tell(sentence: str, *, status: int) -> int:
-    print(f"error: {sentence}", file=sys.stderr)
+    print(f"error: {sentence}", file=sys.stderr, flush=True)
     return status
 
 

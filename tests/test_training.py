@@ -139,6 +139,27 @@ def test_a_checkpoint_of_another_network_is_refused_by_name(tmp_path):
         run.fit(other, tiny.examples(), tiny.examples(6, 1), lambda: tiny.variables(other))
 
 
+def test_a_full_disk_is_told_in_one_sentence(tmp_path):
+    """On a file system of 300 kB; the second checkpoint does not fit."""
+    mounted = ["mount", "-t", "tmpfs", "-o", "size=300k", "tmpfs", str(tmp_path)]
+    if subprocess.run(mounted, capture_output=True).returncode:
+        pytest.skip("a small file system cannot be mounted here")
+    worker = Path(__file__).with_name("train_tiny.py")
+    try:
+        done = subprocess.run(
+            [sys.executable, str(worker), str(tmp_path / "run"), "--features", "512"],
+            env={**os.environ, "PYTHONPATH": str(worker.parent.parent)},
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+    finally:
+        subprocess.run(["umount", "-l", str(tmp_path)], check=True)
+    assert done.returncode == 2, done.stderr
+    assert "Traceback" not in done.stderr
+    assert "the disk is full" in done.stderr.splitlines()[-1]
+
+
 def test_the_best_state_is_the_one_with_the_lowest_watched_loss(tmp_path):
     trained(tmp_path, 8, eval_every=2)
     scores = {x["step"]: x["loss"] for x in read_metrics(tmp_path) if x["kind"] == "eval"}

@@ -1,13 +1,20 @@
 """The last and the best state of a stretch of training, on disk."""
 
+import contextlib
+import errno
+from collections.abc import Iterator
 from pathlib import Path
 
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
+from absl import logging as absl_logging
 
 from jaxbed.errors import InputError
 from jaxbed.training.state import TrainState, Tree
+
+# Orbax logs every failure with the traces of all its threads, and then raises it.
+absl_logging.set_verbosity(absl_logging.FATAL)
 
 
 class Checkpoints:
@@ -53,8 +60,9 @@ class Checkpoints:
 
     def close(self) -> None:
         """Waits until everything is on disk."""
-        self._last.close()
-        self._best.close()
+        with _writing(self.folder):
+            self._last.close()
+            self._best.close()
 
     def _best_score(self) -> float:
         step = self._best.latest_step()
@@ -81,10 +89,24 @@ def _manager(folder: Path, *, keep: int) -> ocp.CheckpointManager:
 def _save(manager: ocp.CheckpointManager, state: TrainState, score: float | None) -> None:
     step = int(state.step)
     about = {"score": score, "leaves": leaf_shapes(state)}
-    manager.save(
-        step,
-        args=ocp.args.Composite(state=ocp.args.PyTreeSave(state), about=ocp.args.JsonSave(about)),
-    )
+    with _writing(Path(manager.directory)):
+        manager.save(
+            step,
+            args=ocp.args.Composite(
+                state=ocp.args.PyTreeSave(state), about=ocp.args.JsonSave(about)
+            ),
+        )
+
+
+@contextlib.contextmanager
+def _writing(folder: Path) -> Iterator[None]:
+    """Turns what orbax raises on a full disk into the error every other writer raises."""
+    try:
+        yield
+    except (OSError, ValueError) as error:
+        if "No space left" not in str(error):
+            raise
+        raise OSError(errno.ENOSPC, "No space left on device", str(folder)) from error
 
 
 def _read_about(manager: ocp.CheckpointManager, step: int) -> dict:
