@@ -25,6 +25,12 @@ def test_other_mats_are_interpolated_and_keep_their_mean(rng):
     np.testing.assert_allclose(back.mean((1, 2)), maps.mean((1, 2)), atol=0.02)
 
 
+def test_a_network_smaller_than_the_mat_averages_instead_of_skipping_sensors():
+    stripes = jnp.tile(jnp.array([0.0, 1.0]), 32).reshape(1, 64, 1) * jnp.ones((1, 64, 32))
+    image = efd.to_network(stripes, (32, 32))[0, 2:-2, 2:-2]
+    np.testing.assert_allclose(image, 0.5, atol=1e-5)
+
+
 def test_augmentation_only_mirrors_and_shifts():
     pressure = np.zeros((8, 6), np.float32)
     pressure[3:5, 2] = [1, 2]

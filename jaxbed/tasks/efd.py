@@ -17,7 +17,6 @@ import numpy as np
 
 from jaxbed import losses
 from jaxbed.metrics import Average, FScore
-from jaxbed.ops.resize import resize_bilinear
 from jaxbed.training.task import Batch, Outputs, Task
 
 
@@ -96,7 +95,7 @@ def reconstruction_scores(rebuilt: jax.Array, native: jax.Array) -> dict[str, ja
 
 
 def to_network(pressure: jax.Array, size: tuple[int, int]) -> jax.Array:
-    """Enlarges maps f32[B,R,C] to the network's input f32[B,H,W,1].
+    """Brings maps f32[B,R,C] to the network's input f32[B,H,W,1].
 
     Sensors are repeated where the size is a whole multiple, which loses nothing on the way
     back; otherwise they are interpolated.
@@ -106,7 +105,7 @@ def to_network(pressure: jax.Array, size: tuple[int, int]) -> jax.Array:
     if height % rows == 0 and width % columns == 0:
         big = jnp.repeat(jnp.repeat(pressure, height // rows, 1), width // columns, 2)
         return big[..., None]
-    return resize_bilinear(pressure[..., None], size)
+    return _interpolated(pressure, size)[..., None]
 
 
 def to_native(image: jax.Array, native: tuple[int, int]) -> jax.Array:
@@ -116,7 +115,11 @@ def to_native(image: jax.Array, native: tuple[int, int]) -> jax.Array:
     if height % rows == 0 and width % columns == 0:
         blocks = image.reshape(batch, rows, height // rows, columns, width // columns)
         return jnp.mean(blocks, axis=(2, 4))
-    return jax.image.resize(image, (batch, rows, columns), "linear", antialias=True)
+    return _interpolated(image, native)
+
+
+def _interpolated(image: jax.Array, size: tuple[int, int]) -> jax.Array:
+    return jax.image.resize(image, (len(image), *size), "linear", antialias=True)
 
 
 def _prepare(

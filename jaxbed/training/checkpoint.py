@@ -34,14 +34,16 @@ class Checkpoints:
         self._lowest = self._best_score()
 
     def save(self, state: TrainState) -> None:
-        """Writes the last state; returns when it has been copied from the devices."""
-        _save(self._last, state, score=None)
+        """Writes the last state."""
+        with self._writing():
+            _save(self._last, state, score=None)
 
     def save_if_best(self, state: TrainState, score: float) -> None:
         """Writes the state when its score is the lowest so far."""
         if score < self._lowest:
             self._lowest = score
-            _save(self._best, state, score)
+            with self._writing():
+                _save(self._best, state, score)
 
     def restore_last(self, like: TrainState) -> TrainState | None:
         """Reads the last state as host arrays, or None where there is none.
@@ -59,10 +61,20 @@ class Checkpoints:
         return _restore(self._best, like)
 
     def close(self) -> None:
-        """Waits until everything is on disk."""
-        with _writing(self.folder):
+        """Ends the writing."""
+        with self._writing():
             self._last.close()
             self._best.close()
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        """Turns what orbax raises on a full disk into the error every other writer raises."""
+        try:
+            yield
+        except (OSError, ValueError) as error:
+            if "No space left" not in str(error):
+                raise
+            raise OSError(errno.ENOSPC, "No space left on device", str(self.folder)) from error
 
     def _best_score(self) -> float:
         step = self._best.latest_step()
@@ -82,31 +94,21 @@ def _shape(x) -> str:
 
 
 def _manager(folder: Path, *, keep: int) -> ocp.CheckpointManager:
-    options = ocp.CheckpointManagerOptions(max_to_keep=keep, create=True)
+    # In the foreground: in the background, a write that fails leaves the traces of several
+    # threads on the screen. EFD's whole state takes some tenths of a second.
+    options = ocp.CheckpointManagerOptions(
+        max_to_keep=keep, create=True, enable_async_checkpointing=False
+    )
     return ocp.CheckpointManager(folder, options=options)
 
 
 def _save(manager: ocp.CheckpointManager, state: TrainState, score: float | None) -> None:
     step = int(state.step)
     about = {"score": score, "leaves": leaf_shapes(state)}
-    with _writing(Path(manager.directory)):
-        manager.save(
-            step,
-            args=ocp.args.Composite(
-                state=ocp.args.PyTreeSave(state), about=ocp.args.JsonSave(about)
-            ),
-        )
-
-
-@contextlib.contextmanager
-def _writing(folder: Path) -> Iterator[None]:
-    """Turns what orbax raises on a full disk into the error every other writer raises."""
-    try:
-        yield
-    except (OSError, ValueError) as error:
-        if "No space left" not in str(error):
-            raise
-        raise OSError(errno.ENOSPC, "No space left on device", str(folder)) from error
+    manager.save(
+        step,
+        args=ocp.args.Composite(state=ocp.args.PyTreeSave(state), about=ocp.args.JsonSave(about)),
+    )
 
 
 def _read_about(manager: ocp.CheckpointManager, step: int) -> dict:
