@@ -47,13 +47,14 @@ class Trained(NamedTuple):
 
 def run(config: Config) -> Path:
     """Trains every arm with every seed and writes the report."""
-    report.open_workdir(config.workdir, dataclasses.asdict(config), resume=config.resume)
     maps = load_maps(config)
     split = divide(maps, config)
     print(f"{maps.name}: {len(maps)} maps, {split.description}", file=sys.stderr)
     arrays = as_arrays(maps, split)
     devices = Devices(config.parallel)
     _check_batch(config, devices, len(split.train))
+    # Only now: what was refused above leaves no folder behind.
+    report.open_workdir(config.workdir, dataclasses.asdict(config), resume=config.resume)
     steps = config.stage1_steps + config.stage2_steps
     trainer = Trainer(
         config.workdir,

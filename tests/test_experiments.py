@@ -133,7 +133,7 @@ def test_a_killed_run_resumes_to_the_same_results(finished, tmp_path):
 def test_bad_configuration_is_refused_before_training(tmp_path, arguments, told):
     sentence = refused(*TINY, "--workdir", tmp_path / "run", *arguments)
     assert told in sentence
-    assert not (tmp_path / "run" / "checkpoints").exists()
+    assert not (tmp_path / "run").exists()
 
 
 def test_an_unknown_flag_is_refused_with_a_suggestion():
