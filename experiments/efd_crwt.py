@@ -30,9 +30,9 @@ PRESETS: dict[str, dict[str, Any]] = {
     "smoke": {
         "image_size": (64, 32),
         "decoder_features": (16, 8, 8, 4),
-        "stage1_steps": 6,
-        "stage2_steps": 12,
-        "batch_size": 8,
+        "stage1_steps": 3,
+        "stage2_steps": 6,
+        "batch_size": 4,
         "quick_compile": True,
         "simulated": (8, 24),
     },

@@ -55,14 +55,13 @@ def run(config: Config) -> Path:
     _check_batch(config, devices, len(split.train))
     # Only now: what was refused above leaves no folder behind.
     report.open_workdir(config.workdir, dataclasses.asdict(config), resume=config.resume)
-    steps = config.stage1_steps + config.stage2_steps
     trainer = Trainer(
         config.workdir,
         devices,
         resume=config.resume,
-        log_every=max(1, min(20, steps // 20)),
-        eval_every=max(1, config.stage2_steps // 8),
-        save_every=max(1, min(500, steps // 4)),
+        log_every=max(1, min(20, config.stage2_steps // 8)),
+        eval_every=max(10, config.stage2_steps // 8),
+        save_every=max(1, min(500, config.stage2_steps // 2)),
         quick_compile=config.quick_compile,
     )
     stages = Stages(config, devices)
@@ -115,6 +114,11 @@ class Stages:
         self._tx = optax.flatten(optax.scale_by_adam())
         self._freezing = optax.chain(freeze_encoder(config.frozen_steps), self._tx)
 
+    def key(self, seed: int) -> jax.Array:
+        """Returns the PRNG key of the initial weights."""
+        # The generator of quick compilation draws other numbers on other kinds of device.
+        return jax.random.key(seed, impl="rbg" if self._config.quick_compile else "threefry2x32")
+
     def network(self, arm: Arm, outputs: int) -> EFD:
         """Builds an arm's network with 2 (stage 1) or 1 output channels."""
         config = self._config
@@ -155,7 +159,7 @@ def train_arm(
 
     def fresh(phase: Phase) -> dict:
         image = jax.ShapeDtypeStruct((1, *phase.network.size, 1), jnp.float32)
-        return initialise(phase.network, jax.random.key(seed), image)
+        return initialise(phase.network, stages.key(seed), image)
 
     state1 = trainer.fit(first, train, watch, lambda: fresh(first))
     same_output = first.network.outputs == second.network.outputs
