@@ -71,7 +71,7 @@ class Config:
     """Settings; those without a default follow --preset."""
 
     preset: Literal["smoke", "quick", "long", "paper"] = "quick"
-    """smoke: under a minute, proves that everything runs. quick: some minutes. long: half an
+    """smoke: about a minute, proves that everything runs. quick: some minutes. long: half an
     hour per arm on two cores. paper: 256x256, for an accelerator."""
     workdir: Path = Path("runs/efd_crwt")
     """Where everything is written."""
