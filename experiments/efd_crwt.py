@@ -130,8 +130,8 @@ class Config:
     device: Literal["auto", "cpu", "gpu", "tpu"] = "auto"
     """Where to compute."""
     cpu_devices: int = 1
-    """On a CPU: how many devices to split it into. One that uses all cores is the fastest
-    here: batch normalisation makes the devices wait for each other some 170 times a step."""
+    """On a CPU: how many devices to split it into. More than one makes the devices wait for
+    each other at every batch normalisation; one device uses all cores by itself."""
 
 
 def main(config: Config) -> Path:
