@@ -110,7 +110,15 @@ class Runner:
         compiled: the executable, once `compile` was called.
     """
 
-    def __init__(self, bench: Bench, pass_: Pass, *, batch_size: int, dtype: str):
+    def __init__(
+        self,
+        bench: Bench,
+        pass_: Pass,
+        *,
+        batch_size: int,
+        dtype: str,
+        tx: optax.GradientTransformation | None = None,
+    ):
         network = bench.network(dtype=jnp.dtype(dtype))
         devices = Devices("jit")
         rng = np.random.default_rng(0)
@@ -119,7 +127,7 @@ class Runner:
         self._trains = pass_ == "train"
         if self._trains:
             task = Task(_as_input, lambda out, batch: (bench.loss(out, batch["input"]), {}), dict)
-            tx = optax.flatten(optax.scale_by_adam())
+            tx = tx or optax.flatten(optax.scale_by_adam())
             state = devices.put_state(start(variables, tx))
             batch = devices.put_batch({"image": image}, train=True)
             self.fn = partial(train_step, network=network, task=task, tx=tx)

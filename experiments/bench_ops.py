@@ -18,7 +18,7 @@ from typing import Any, Literal
 
 from jaxbed.cli import run
 
-Operation = Literal["depthwise", "transposed_conv", "gaussian", "resize", "conv3d"]
+Operation = Literal["conv2d", "depthwise", "transposed_conv", "gaussian", "resize", "conv3d"]
 ROUNDS = {"quick": 7, "full": 25}
 WARM_UP = {"quick": 1, "full": 3}
 
@@ -31,7 +31,14 @@ class Config:
     """Measured calls of every form: 7, or 25."""
     workdir: Path = Path("runs/bench_ops")
     """Where bench_ops.csv, .json and .md are written."""
-    only: tuple[Operation, ...] = ("depthwise", "transposed_conv", "gaussian", "resize", "conv3d")
+    only: tuple[Operation, ...] = (
+        "conv2d",
+        "depthwise",
+        "transposed_conv",
+        "gaussian",
+        "resize",
+        "conv3d",
+    )
     """Operations to measure."""
     device: Literal["auto", "cpu", "gpu", "tpu"] = "auto"
     """Where to measure."""
@@ -101,7 +108,21 @@ def main(config: Config) -> None:
 
 def cases() -> list[Case]:
     """Returns what is measured; shapes are those of the networks of this package."""
-    from jaxbed.ops import conv3d, depthwise, gaussian, resize, transposed_conv
+    from jaxbed.ops import conv2d, conv3d, depthwise, gaussian, resize, transposed_conv
+
+    def conv2d_case(size: int, stride: int, outputs: int, *shape: int, dilation: int = 1) -> Case:
+        def call(x, kernel, *, form):
+            pad = (dilation * (size // 2),) * 2
+            return conv2d.conv_general_dilated(
+                *(x, kernel, (stride, stride), (pad, pad)),
+                rhs_dilation=(dilation, dilation),
+                dimension_numbers=("NHWC", "HWIO", "NHWC"),
+                form=form,
+            )
+
+        title = f"{size}x{size} stride {stride} dilation {dilation}, {_shape(shape)} to {outputs}"
+        shapes = (shape, (size, size, shape[-1], outputs))
+        return Case("conv2d", title, call, conv2d.FORMS, shapes)
 
     def depthwise_case(size: int, stride: int, *shape: int) -> Case:
         def call(x, kernel, *, form):
@@ -136,6 +157,11 @@ def cases() -> list[Case]:
         return Case("conv3d", title, conv3d.conv3d, conv3d.FORMS, shapes)
 
     return [
+        conv2d_case(1, 1, 64, 8, 128, 128, 16),
+        conv2d_case(3, 1, 32, 8, 64, 64, 105),
+        conv2d_case(3, 1, 32, 8, 64, 64, 64, dilation=3),
+        conv2d_case(3, 2, 128, 8, 56, 56, 64),
+        conv2d_case(3, 1, 256, 8, 14, 14, 256),
         depthwise_case(3, 1, 16, 64, 64, 72),
         depthwise_case(5, 1, 16, 64, 64, 72),
         depthwise_case(5, 1, 16, 32, 32, 96),

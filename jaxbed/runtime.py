@@ -22,7 +22,7 @@ Device = Literal["auto", "cpu", "gpu", "tpu"]
 # glibc, malloc.h: parameter of `mallopt`, and the value it gets here.
 _MALLOPT = {
     "M_MMAP_MAX": (-4, 0),
-    "M_TRIM_THRESHOLD": (-1, 2**31 - 1),
+    "M_TRIM_THRESHOLD": (-1, -1),
     "M_ARENA_MAX": (-8, 1),
 }
 

@@ -10,6 +10,7 @@ from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from jaxbed.ops import forms
+from jaxbed.ops.conv2d import conv_general_dilated
 from jaxbed.ops.conv3d import conv3d
 from jaxbed.ops.depthwise import depthwise_conv
 from jaxbed.ops.fusion import materialized
@@ -39,6 +40,47 @@ def assert_same_value_and_gradients(op, arguments, rng, *, form, tolerance=1e-5)
         assert a.dtype == b.dtype
         a, b = (np.asarray(v, np.float64) for v in (a, b))
         np.testing.assert_allclose(b, a, rtol=0, atol=tolerance * np.abs(a).max())
+
+
+# convolution
+
+
+@pytest.mark.parametrize(
+    ("shape", "kernel", "strides", "padding", "dilation"),
+    [
+        ((1, 1, 1, 4), (1, 1, 4, 3), (1, 1), "SAME", (1, 1)),
+        ((2, 9, 6, 5), (1, 1, 5, 7), (2, 2), "SAME", (1, 1)),
+        ((2, 9, 6, 5), (1, 1, 5, 7), (3, 2), "VALID", (1, 1)),
+        ((2, 9, 6, 5), (1, 1, 5, 7), (1, 1), [(1, 1), (0, 2)], (1, 1)),
+        ((2, 9, 6, 20), (3, 3, 20, 19), (1, 1), [(1, 1), (1, 1)], (1, 1)),
+        ((1, 9, 11, 20), (3, 3, 20, 19), (1, 1), [(3, 3), (3, 3)], (3, 3)),
+        ((3, 8, 7, 20), (3, 3, 20, 19), (2, 2), [(1, 1), (1, 1)], (1, 1)),
+        ((3, 8, 9, 20), (3, 3, 20, 19), (2, 1), "SAME", (1, 1)),
+        ((2, 12, 12, 20), (5, 3, 20, 19), (1, 1), "VALID", (2, 3)),
+        ((2, 10, 12, 20), (3, 3, 20, 19), (1, 1), [(4, 0), (3, 5)], (1, 1)),
+        ((2, 5, 5, 130), (3, 3, 130, 128), (1, 1), "SAME", (1, 1)),
+        ((2, 9, 6, 2), (3, 3, 2, 3), (1, 1), "SAME", (1, 1)),
+    ],
+)
+def test_convolution_by_products_matches_lax(rng, shape, kernel, strides, padding, dilation):
+    def op(x, kernel, *, form):
+        return conv_general_dilated(
+            *(x, kernel, strides, padding),
+            rhs_dilation=dilation,
+            dimension_numbers=("NHWC", "HWIO", "NHWC"),
+            form=form,
+        )
+
+    arguments = normal(rng, *shape), normal(rng, *kernel)
+    assert_same_value_and_gradients(op, arguments, rng, form="products")
+
+
+def test_convolutions_that_are_no_plain_image_convolution_are_left_to_lax(rng):
+    x, kernel = normal(rng, 2, 7, 4), normal(rng, 3, 2, 6)
+    options = {"dimension_numbers": ("NWC", "WIO", "NWC"), "feature_group_count": 2}
+    want = jax.lax.conv_general_dilated(x, kernel, (1,), "SAME", **options)
+    got = conv_general_dilated(x, kernel, (1,), "SAME", **options)
+    np.testing.assert_array_equal(got, want)
 
 
 # depthwise convolution

@@ -138,9 +138,29 @@ def compare(
         for variant in rng.permutation(len(functions)):
             durations_ms[variant, turn] = _duration_ms(functions[variant], (), clock)
     return {
-        name: _beside(durations_ms[0], own, seed=seed)
+        name: beside(durations_ms[0], own, seed=seed)
         for name, own in zip(variants, durations_ms, strict=True)
     }
+
+
+def beside(first_ms: np.ndarray, own_ms: np.ndarray, *, seed: int = 0) -> Comparison:
+    """States one variant's durations beside another's that were measured in the same rounds.
+
+    Args:
+        first_ms: f64[n], the yardstick's.
+        own_ms: f64[n], the variant's, in the same order.
+        seed: of the resampling.
+    """
+    rounds = len(own_ms)
+    picks = np.random.default_rng(seed).integers(rounds, size=(_RESAMPLES, rounds))
+    ratios = np.median(own_ms[picks], axis=1) / np.median(first_ms[picks], axis=1)
+    low, high = np.percentile(ratios, [2.5, 97.5])
+    return Comparison(
+        timing=Timing(tuple(own_ms.tolist())),
+        ratio=float(np.median(own_ms) / np.median(first_ms)),
+        ratio_low=float(low),
+        ratio_high=float(high),
+    )
 
 
 class RecompilationCounter:
@@ -187,16 +207,3 @@ def _duration_ms(fn: Callable, args: tuple, clock: Callable[[], float]) -> float
     begin = clock()
     jax.block_until_ready(fn(*args))
     return 1000 * (clock() - begin)
-
-
-def _beside(first_ms: np.ndarray, own_ms: np.ndarray, *, seed: int) -> Comparison:
-    rounds = len(own_ms)
-    picks = np.random.default_rng(seed).integers(rounds, size=(_RESAMPLES, rounds))
-    ratios = np.median(own_ms[picks], axis=1) / np.median(first_ms[picks], axis=1)
-    low, high = np.percentile(ratios, [2.5, 97.5])
-    return Comparison(
-        timing=Timing(tuple(own_ms.tolist())),
-        ratio=float(np.median(own_ms) / np.median(first_ms)),
-        ratio_low=float(low),
-        ratio_high=float(high),
-    )

@@ -21,7 +21,7 @@ from flax import linen as nn
 from jax.typing import DTypeLike
 
 from jaxbed.models.efd_decoder import Decoder
-from jaxbed.models.layers import BatchNorm, DepthwiseConv
+from jaxbed.models.layers import BatchNorm, Conv, DepthwiseConv
 
 HEATMAP_STRIDE = 4
 """Input pixels per heatmap pixel."""
@@ -79,7 +79,7 @@ class InvertedResidual(nn.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         """Maps f32[B,h,w,C] to f32[B,h/stride,w/stride,out]."""
         spec = self.spec
-        conv = partial(nn.Conv, kernel_size=(1, 1), use_bias=False, dtype=self.dtype)
+        conv = partial(Conv, kernel_size=(1, 1), use_bias=False, dtype=self.dtype)
         y = conv(spec.expand, name="expand")(x)
         y = spec.act(self.norm(name="expand_norm")(y))
         y = DepthwiseConv(spec.kernel, spec.stride, dtype=self.dtype, name="depthwise")(y)
@@ -141,7 +141,7 @@ class Encoder(nn.Module):
             axis_name=self.axis_name,
             dtype=self.dtype,
         )
-        conv = partial(nn.Conv, use_bias=False, dtype=self.dtype)
+        conv = partial(Conv, use_bias=False, dtype=self.dtype)
 
         y = conv(16, (3, 3), padding=1, name="stem")(x)
         y = nn.hard_swish(norm(name="stem_norm")(y))
@@ -151,9 +151,9 @@ class Encoder(nn.Module):
         logits = nn.hard_swish(norm(name="head_norm")(y))
 
         stride = (HEATMAP_STRIDE, HEATMAP_STRIDE)
-        f = nn.Conv(
-            self.features, stride, stride, padding=0, dtype=self.dtype, name="pixel_features"
-        )(x)
+        f = Conv(self.features, stride, stride, padding=0, dtype=self.dtype, name="pixel_features")(
+            x
+        )
         f = nn.relu(norm(name="pixel_features_norm")(f))
         return {
             # The weights of a mean over thousands of positions: float32 whatever `dtype` is.

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax.typing import DTypeLike
 
-from jaxbed.models.layers import BatchNorm, ConvTranspose2x2
+from jaxbed.models.layers import BatchNorm, Conv, ConvTranspose2x2
 from jaxbed.ops.resize import resize_bilinear
 
 START_STRIDE = 4
@@ -37,7 +37,7 @@ class ExpansionLayer(nn.Module):
         """Maps f32[B,h,w,C] to f32[B,2h,2w,features]."""
         branches = []
         for d in self.dilations:
-            y = nn.Conv(
+            y = Conv(
                 self.features,
                 (3, 3),
                 padding=d,
@@ -49,7 +49,7 @@ class ExpansionLayer(nn.Module):
         y = nn.leaky_relu(jnp.concatenate(branches, axis=-1), 0.01)
         y = ConvTranspose2x2(self.features, dtype=self.dtype, name="up")(y)
         y = nn.leaky_relu(self.norm(name="up_norm")(y), 0.01)
-        y = nn.Conv(self.features, (3, 3), padding=1, dtype=self.dtype, name="conv")(y)
+        y = Conv(self.features, (3, 3), padding=1, dtype=self.dtype, name="conv")(y)
         return nn.leaky_relu(self.norm(name="conv_norm")(y), 0.01)
 
 
@@ -80,14 +80,14 @@ class ExchangeLayer(nn.Module):
                     seen.append(shrink[j, stride])
                 else:
                     seen.append(resize_bilinear(route, target.shape[1:3]))
-            conv = nn.Conv(target.shape[-1], (3, 3), padding=1, dtype=self.dtype, name=f"route{i}")
+            conv = Conv(target.shape[-1], (3, 3), padding=1, dtype=self.dtype, name=f"route{i}")
             exchanged.append(conv(jnp.concatenate(seen, axis=-1)))
         return exchanged
 
 
 def strided(name: str, features: int, stride: int, dtype: DTypeLike | None = None) -> nn.Conv:
     """Builds the exchange layer's convolution that shrinks a route by `stride`."""
-    return nn.Conv(features, (3, 3), strides=stride, padding=1, dtype=dtype, name=name)
+    return Conv(features, (3, 3), strides=stride, padding=1, dtype=dtype, name=name)
 
 
 class DeadParts(nn.Module):
@@ -120,7 +120,7 @@ class DeadParts(nn.Module):
         every = 1 + sum(self.features)
         for route in (0, 1, 2, 4):
             channels = 1 if route == 0 else self.features[route - 1]
-            conv = nn.Conv(channels, (3, 3), name=f"exchange4_route{route}")
+            conv = Conv(channels, (3, 3), name=f"exchange4_route{route}")
             conv(jnp.zeros((1, 1, 1, every)))
 
 
@@ -167,7 +167,7 @@ class Decoder(nn.Module):
             axis_name=self.axis_name,
             dtype=self.dtype,
         )
-        conv3x3 = partial(nn.Conv, kernel_size=(3, 3), padding=1, dtype=self.dtype)
+        conv3x3 = partial(Conv, kernel_size=(3, 3), padding=1, dtype=self.dtype)
         dilations = (1, 3, 5) if self.dilation else (1,)
         h, w = (n // START_STRIDE for n in self.size)
 

@@ -9,6 +9,7 @@ import jax
 from flax import linen as nn
 from jax.typing import DTypeLike
 
+from jaxbed.ops.conv2d import conv_general_dilated
 from jaxbed.ops.depthwise import depthwise_conv
 from jaxbed.ops.transposed_conv import conv_transpose_2x2
 
@@ -16,6 +17,10 @@ BatchNorm = partial(nn.BatchNorm, momentum=0.9, epsilon=1e-5)
 """Batch normalisation with the constants all four papers inherit from PyTorch, which
 writes the same momentum as 0.1. Statistics are kept, so evaluation is independent of the
 other images of a batch."""
+
+
+Conv = partial(nn.Conv, conv_general_dilated=conv_general_dilated)
+"""`nn.Conv` whose kernel gradient is fast on CPU too."""
 
 
 class DepthwiseConv(nn.Module):

@@ -3,14 +3,14 @@
 B batch, D depth (frames), H height, W width, Ci and Co channels; kd, kh, kw odd.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import lax
 
 from jaxbed.ops import forms
+from jaxbed.ops.products import kernel_gradient
 
 FORMS = ("lax", "slices")
 
@@ -75,47 +75,18 @@ def _sliced_fwd(x, kernel):
 def _sliced_bwd(saved, g):
     x, kernel = saved
     turned = jnp.swapaxes(kernel[::-1, ::-1, ::-1], 3, 4)
-    return _sliced(g, turned), _kernel_gradient(x, g, kernel)
+    gradient = kernel_gradient(
+        x,
+        g,
+        kernel.shape[:3],
+        strides=(1, 1, 1),
+        pads=[(size // 2, size // 2) for size in kernel.shape[:3]],
+        dilation=(1, 1, 1),
+    )
+    return _sliced(g, turned), gradient.astype(kernel.dtype)
 
 
 _sliced.defvjp(_sliced_fwd, _sliced_bwd)
-
-
-def _kernel_gradient(x: jax.Array, g: jax.Array, kernel: jax.Array) -> jax.Array:
-    """Returns f32[kd,kh,kw,Ci,Co]: for each tap the product of the shifted x with g.
-
-    The taps along one axis share a matmul: g under each of them is laid side by side in the
-    channels. Slices are multiplied apart and summed, since a single matmul over all pixels
-    would give a matrix too small to share out between cores.
-    """
-    batch, depth, height, width, inputs = x.shape
-    outputs, wide = g.shape[-1], jnp.promote_types(kernel.dtype, jnp.float32)
-    window = list(kernel.shape[:3])
-    axis = next((axis for axis in range(3) if window[axis] > 1), 0)
-    taps, window[axis] = window[axis], 1
-
-    beside = _bordered(g, [taps // 2 if other == axis else 0 for other in range(3)])
-    length = g.shape[1 + axis]
-    under_tap = [
-        lax.slice_in_dim(beside, first, first + length, axis=1 + axis)
-        for first in reversed(range(taps))
-    ]
-    responses = jnp.concatenate(under_tap, axis=-1)
-    responses = responses.reshape(batch * depth, height * width, taps * outputs)
-
-    x = _bordered(x, [size // 2 for size in window])
-    products = []
-    for d, i, j in np.ndindex(*window):
-        shifted = x[:, d : d + depth, i : i + height, j : j + width]
-        shifted = shifted.reshape(batch * depth, height * width, inputs)
-        product = jnp.einsum("npi,npo->nio", shifted, responses, preferred_element_type=wide)
-        products.append(product.sum(0))
-    gradient = jnp.stack(products).reshape(*window, inputs, taps, outputs)
-    return jnp.moveaxis(gradient, 4, axis).reshape(kernel.shape).astype(kernel.dtype)
-
-
-def _bordered(x: jax.Array, border: Sequence[int]) -> jax.Array:
-    return jnp.pad(x, ((0, 0), *((zeros, zeros) for zeros in border), (0, 0)))
 
 
 def _depth_taps(taps: int, depth: int) -> Iterator[tuple[int, slice, slice]]:

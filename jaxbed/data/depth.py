@@ -1,0 +1,87 @@
+"""Sets of depth recordings with joints, held in memory.
+
+N frames, H W height and width in pixels, C clips, T frames of a clip. Pixel coordinates are
+(x to the right, y down) with 0 at the centre of the first pixel.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+
+import numpy as np
+
+from jaxbed.errors import InputError
+
+LIMBS = ("right_arm", "left_arm", "right_leg", "left_leg")
+"""Sides are named as the data's own annotation names them."""
+
+JOINTS = (
+    *("right_shoulder", "right_elbow", "right_wrist"),
+    *("left_shoulder", "left_elbow", "left_wrist"),
+    *("right_hip", "right_knee", "right_ankle"),
+    *("left_hip", "left_knee", "left_ankle"),
+)
+"""Limb after limb, from the trunk outwards."""
+
+
+@dataclasses.dataclass(frozen=True)
+class DepthFrames:
+    """Depth frames with their joints.
+
+    Attributes:
+        name: name of the set, for reports.
+        depth_mm: u16[N,H,W], distance from the camera's plane; 0 where nothing was measured.
+        joints_px: f32[N,12,2], in the order of JOINTS; NaN where missing or hidden.
+        subject: str[N], who lies there; the unit of a split.
+        recording: str[N], which recording a frame is of. The frames of a recording lie one
+            after the other in order of time, at one interval.
+        skipped: what was left out on reading and why, one line each.
+        extra: what else the set tells of each frame, str[N], i32[N] or f32[N] by name.
+    """
+
+    name: str
+    depth_mm: np.ndarray
+    joints_px: np.ndarray
+    subject: np.ndarray
+    recording: np.ndarray
+    skipped: tuple[str, ...] = ()
+    extra: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.depth_mm)
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(height, width) in pixels."""
+        return self.depth_mm.shape[1:]
+
+
+def clips(recording: np.ndarray, *, length: int, shift: int) -> np.ndarray:
+    """Cuts recordings into clips of consecutive frames.
+
+    Args:
+        recording: str[N], which recording a frame is of, equal ones adjacent.
+        length: frames in a clip, >= 1.
+        shift: frames from the start of a clip to that of the next one: 1 for all clips,
+            `length` for clips without a common frame.
+
+    Returns:
+        i32[C,length], indices of frames; a recording's last frames that fill no clip, and
+        recordings shorter than a clip, are left out.
+
+    Raises:
+        InputError: no recording is as long as a clip.
+    """
+    ends = np.flatnonzero(recording[1:] != recording[:-1]) + 1
+    bounds = [0, *ends.tolist(), len(recording)]
+    starts = [
+        start
+        for first, end in zip(bounds[:-1], bounds[1:], strict=True)
+        for start in range(first, end - length + 1, shift)
+    ]
+    if not starts:
+        longest = max(np.diff(bounds), default=0)
+        raise InputError(
+            f"a clip is {length} frames long and the longest recording {longest}; use longer "
+            "recordings."
+        )
+    return (np.array(starts)[:, None] + np.arange(length)).astype(np.int32)
