@@ -69,7 +69,8 @@ _MAT_KEYS = {
 
 def main(config: Config) -> None:
     """Reads, checks and writes the frames of a folder."""
-    from jaxbed.data.prepared import complete_or_absent, summary, write_pressure_maps
+    from jaxbed.data.prepared import complete_or_absent
+    from jaxbed.data.prepared_pressure import summary, write_pressure_maps
 
     with complete_or_absent(config.out) as partial:
         if not config.raw.is_dir():

@@ -44,7 +44,8 @@ class Config:
 
 def main(config: Config) -> None:
     """Reads, checks and writes both experiments."""
-    from jaxbed.data.prepared import complete_or_absent, summary, write_pressure_maps
+    from jaxbed.data.prepared import complete_or_absent
+    from jaxbed.data.prepared_pressure import summary, write_pressure_maps
 
     lines = []
     with complete_or_absent(config.out) as partial:

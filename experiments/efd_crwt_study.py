@@ -196,7 +196,7 @@ def load_maps(config: Config) -> PressureMaps:
         subjects, each = config.simulated
         print(f"simulating {subjects} sleepers, {each} maps each", file=sys.stderr)
         return simulate_pressure_maps(subjects=subjects, maps_per_subject=each, seed=config.seed)
-    from jaxbed.data.prepared import read_pressure_maps
+    from jaxbed.data.prepared_pressure import read_pressure_maps
 
     name = "experiment_i" if config.data == "pmd" else "mat_folder"
     return read_pressure_maps(config.data_dir, name)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from data_prep.mat_folder import Config, main
-from jaxbed.data.prepared import read_pressure_maps
+from jaxbed.data.prepared_pressure import read_pressure_maps
 from jaxbed.data.pressure import POSTURES, Mat
 from jaxbed.errors import InputError
 

@@ -11,7 +11,7 @@ import pytest
 from scipy.ndimage import median_filter
 
 from data_prep.pmd import Config, main
-from jaxbed.data.prepared import read_pressure_maps
+from jaxbed.data.prepared_pressure import read_pressure_maps
 from jaxbed.data.pressure import POSTURES
 from jaxbed.errors import InputError
 
@@ -221,7 +221,7 @@ def test_a_file_that_is_twice_in_the_archive_stops(tmp_path, tree):
 
 
 def test_an_interrupted_command_leaves_nothing_behind(tmp_path, tree, monkeypatch):
-    import jaxbed.data.prepared as module
+    import jaxbed.data.prepared_pressure as module
 
     write_one = module.write_pressure_maps
 

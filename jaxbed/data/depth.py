@@ -55,6 +55,61 @@ class DepthFrames:
         return self.depth_mm.shape[1:]
 
 
+class Clips:
+    """Clips of frames that are held once: what takes an array of clips takes this too.
+
+    Neighbouring clips share all frames but one, so clips of their own would be as many times
+    larger as a clip is long.
+
+    Attributes:
+        frames: [N,...], one entry per frame.
+        index: i32[C,T], the frames of every clip.
+    """
+
+    def __init__(self, frames: np.ndarray, index: np.ndarray):
+        self.frames = frames
+        self.index = index
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    def __getitem__(self, chosen: np.ndarray | slice) -> np.ndarray:
+        """Returns [n,T,...] for any one-dimensional index that keeps the axis."""
+        return self.frames[self.index[chosen]]
+
+
+def shrunk(frames: DepthFrames, size: tuple[int, int]) -> DepthFrames:
+    """Makes images smaller by whole factors.
+
+    Args:
+        frames: the set.
+        size: (height, width) to reach; divides that of the set.
+
+    Returns:
+        Depth is the mean over the measured pixels of each block, 0 where there are none;
+        joints keep their place on the body.
+
+    Raises:
+        InputError: `size` is not a whole fraction of the set's.
+    """
+    if tuple(size) == frames.size:
+        return frames
+    (height, width), (rows, columns) = frames.size, size
+    if height % rows or width % columns:
+        raise InputError(
+            f"--image-size is {rows} {columns}, but the images of {frames.name} are {height} "
+            f"{width}; take that, or a whole fraction of it."
+        )
+    factor = np.array([width // columns, height // rows])
+    small = np.empty((len(frames), rows, columns), np.uint16)
+    for i, image in enumerate(frames.depth_mm):  # one by one: the sums need four times the bytes
+        blocks = image.reshape(rows, factor[1], columns, factor[0])
+        total = blocks.sum(axis=(1, 3), dtype=np.uint32)
+        small[i] = np.rint(total / np.maximum((blocks > 0).sum(axis=(1, 3)), 1))
+    joints = ((frames.joints_px + 0.5) / factor - 0.5).astype(np.float32)
+    return dataclasses.replace(frames, depth_mm=small, joints_px=joints)
+
+
 def clips(recording: np.ndarray, *, length: int, shift: int) -> np.ndarray:
     """Cuts recordings into clips of consecutive frames.
 

@@ -1,27 +1,54 @@
-"""Prepared sets: TFDS builders in ArrayRecord files, written and read without TensorFlow.
+"""Prepared sets: columns in a TFDS builder of ArrayRecord files, without TensorFlow.
 
-A set lies in FOLDER/NAME/VERSION. N maps, R rows, C columns, J joints.
+A set lies in FOLDER/NAME/VERSION. N records. What a set of one kind holds is told by the file
+of that kind: `prepared_pressure`, `prepared_depth`.
 """
 
 import contextlib
+import dataclasses
 import errno
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any, TypeVar
 
 import grain
 import numpy as np
 import tensorflow_datasets as tfds
 from tqdm import tqdm
 
-from jaxbed.data.pressure import POSTURES, Mat, PressureMaps
 from jaxbed.errors import InputError
 
 VERSION = "1.0.0"
 
 # TFDS's usual name for an only split; subjects are split on reading, by protocol.
 _SPLIT = "train"
+
+Data = TypeVar("Data")
+
+
+@dataclasses.dataclass(frozen=True)
+class Table:
+    """What a prepared set holds, whatever its kind.
+
+    Attributes:
+        name: the set's; becomes that of its folder.
+        columns: one array of N values by name, "subject" among them: str[N], or numbers of any
+            shape behind N.
+        class_names: names of the classes, by the columns that hold indices of classes.
+        facts: what a reader needs beside the columns, as JSON can hold it.
+        skipped: what was left out on reading the raw data and why, one line each.
+    """
+
+    name: str
+    columns: Mapping[str, np.ndarray]
+    class_names: Mapping[str, Sequence[str]]
+    facts: Mapping[str, Any]
+    skipped: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return min(map(len, self.columns.values()))
 
 
 @contextlib.contextmanager
@@ -61,52 +88,53 @@ def complete_or_absent(folder: Path) -> Iterator[Path]:
         raise
 
 
-def write_pressure_maps(
-    maps: PressureMaps,
+def write_table(
+    table: Table,
     folder: Path,
     *,
+    description: str,
     frames_read: int,
-    licence: str = "",
-    homepage: str = "",
+    licence: str,
+    homepage: str,
 ) -> None:
-    """Writes a set of pressure maps below a folder.
+    """Writes a set below a folder.
 
     Args:
-        maps: the set, at least one map; its name becomes the folder's.
+        table: the set, at least one record.
         folder: an existing folder that does not hold a set of this name yet.
-        frames_read: how many frames the raw data held, the skipped ones included.
+        description: one sentence on what the records are.
+        frames_read: how many records the raw data held, the skipped ones included.
         licence: terms of the data, kept beside them as the file LICENSE.
         homepage: where the raw data come from.
 
     Raises:
         OSError: if the disk is full.
     """
-    columns = _columns(maps)
-    if len(maps) == 0 or any(len(values) != len(maps) for values in columns.values()):
-        lengths = {name: len(values) for name, values in columns.items()}
+    if len(table) == 0 or any(len(values) != len(table) for values in table.columns.values()):
+        lengths = {name: len(values) for name, values in table.columns.items()}
         raise ValueError(f"columns must be of one length above 0, got {lengths}")
-    home = folder / maps.name / VERSION
+    home = folder / table.name / VERSION
     home.mkdir(parents=True)
     info = tfds.core.DatasetInfo(
         builder=tfds.core.dataset_info.DatasetIdentity(
-            name=maps.name,
+            name=table.name,
             version=tfds.core.Version(VERSION),
             data_dir=os.fspath(home),
             module_name=__name__,
         ),
-        description=f"Pressure maps in the canonical frame, from {maps.name}.",
-        features=_features(maps, columns),
+        description=description,
+        features=_features(table),
         license=licence,
         homepage=homepage,
         disable_shuffling=True,
-        metadata=tfds.core.MetadataDict(_facts(maps, frames_read)),
+        metadata=tfds.core.MetadataDict(_metadata(table, frames_read)),
     )
     records = (
-        {name: values[i] for name, values in columns.items()}
-        for i in tqdm(range(len(maps)), desc=f"writing {maps.name}", disable=None)
+        {name: values[i] for name, values in table.columns.items()}
+        for i in tqdm(range(len(table)), desc=f"writing {table.name}", disable=None)
     )
     writer = tfds.core.SequentialWriter(
-        info, max_examples_per_shard=len(maps), file_format="array_record"
+        info, max_examples_per_shard=len(table), file_format="array_record"
     )
     try:
         writer.initialize_splits([_SPLIT])
@@ -119,44 +147,35 @@ def write_pressure_maps(
         raise
 
 
-def summary(maps: PressureMaps, frames_read: int) -> str:
-    """Tells what was read, kept and left out, with the first reasons."""
-    shown = maps.skipped[:3]
-    more = len(maps.skipped) - len(shown)
-    lines = [
-        f"{maps.name}: {frames_read:,} frames read, {len(maps):,} kept, "
-        f"{frames_read - len(maps):,} left out; {len(set(maps.subject))} subjects, "
-        f"{maps.mat.rows} x {maps.mat.columns} cells",
-        *(f"  left out: {line}" for line in shown),
-    ]
-    if more:
-        lines.append(f"  left out: {more} more such lines in metadata.json")
-    return "\n".join(lines)
-
-
-def read_pressure_maps(folder: Path, name: str) -> PressureMaps:
+def read_table(
+    folder: Path, name: str, assemble: Callable[[Table], Data], *, made_by: Mapping[str, str]
+) -> Data:
     """Reads a prepared set into memory.
 
     Args:
         folder: the --out of the command that prepared the set.
-        name: the set's name, for example "experiment_i" or "mat_folder".
+        name: the set's name.
+        assemble: makes of the table what the caller wants; whatever it raises tells that the
+            set is damaged.
+        made_by: the commands that prepare sets of this kind, by what they are for.
 
     Returns:
-        The maps, in the order they were written in.
+        What `assemble` made of the records, in the order they were written in.
 
     Raises:
         InputError: if there is no such set, or if it is damaged.
     """
     home = Path(folder) / name / VERSION
     if not home.is_dir():
+        commands = " or ".join(
+            f"`python -m {command} --out {folder}` for {what}" for what, command in made_by.items()
+        )
         raise InputError(
             f"{folder} holds no prepared set {name!r} ({_sets_in(Path(folder))}); make it with "
-            f"`python -m data_prep.pmd --raw PMD --out {folder}` for PMD or "
-            f"`python -m data_prep.mat_folder --raw FOLDER --out {folder}` for your own mat."
+            f"{commands}."
         )
     try:
-        info, columns = _read_columns(home)
-        return _assemble(name, info, columns)
+        return assemble(_read(home, name))
     except (InputError, MemoryError):
         raise
     except Exception as error:  # TFDS, protobuf, JSON and ArrayRecord each raise their own
@@ -167,60 +186,79 @@ def read_pressure_maps(folder: Path, name: str) -> PressureMaps:
         ) from error
 
 
-def _columns(maps: PressureMaps) -> dict[str, np.ndarray]:
-    """Names the arrays of a set as they are stored, one value a record."""
-    joints = {} if maps.joints_mm is None else {"joints_mm": maps.joints_mm}
-    return {
-        "pressure": maps.pressure,
-        "subject": maps.subject,
-        "posture": maps.posture,
-        "label": maps.label,
-        **joints,
-        **maps.extra,
-    }
+def summary(table: Table, frames_read: int, *, records: str) -> str:
+    """Tells what was read, kept and left out, with the first reasons.
+
+    Args:
+        table: the set.
+        frames_read: how many records the raw data held, the skipped ones included.
+        records: what one record is, for example "64 x 32 cells".
+    """
+    shown = table.skipped[:3]
+    more = len(table.skipped) - len(shown)
+    lines = [
+        f"{table.name}: {frames_read:,} frames read, {len(table):,} kept, "
+        f"{frames_read - len(table):,} left out; {len(set(table.columns['subject']))} subjects, "
+        f"{records}",
+        *(f"  left out: {line}" for line in shown),
+    ]
+    if more:
+        lines.append(f"  left out: {more} more such lines in metadata.json")
+    return "\n".join(lines)
 
 
-def _features(maps: PressureMaps, columns: Mapping[str, np.ndarray]) -> tfds.features.FeaturesDict:
-    features = {name: _feature(values) for name, values in columns.items()}
-    features["posture"] = tfds.features.ClassLabel(names=list(POSTURES))
-    features["label"] = tfds.features.ClassLabel(names=list(maps.label_names))
+def _features(table: Table) -> tfds.features.FeaturesDict:
+    features = {name: _feature(values) for name, values in table.columns.items()}
+    for name, classes in table.class_names.items():
+        features[name] = tfds.features.ClassLabel(names=list(classes))
     return tfds.features.FeaturesDict(features)
 
 
 def _feature(values: np.ndarray) -> tfds.features.FeatureConnector:
     if values.dtype.kind == "U":
         return tfds.features.Text()
-    # Raw bytes: a list of numbers takes three times as long to write.
+    # Raw bytes: a list of numbers takes three times as long to write, and ArrayRecord
+    # compresses by itself (depth frames are as small and quicker to read than PNG images).
     return tfds.features.Tensor(shape=values.shape[1:], dtype=values.dtype, encoding="bytes")
 
 
-def _facts(maps: PressureMaps, frames_read: int) -> dict:
+def _metadata(table: Table, frames_read: int) -> dict[str, Any]:
     """Tells what a reader needs beside the records; becomes metadata.json."""
     return {
-        "rows": maps.mat.rows,
-        "columns": maps.mat.columns,
-        "pitch_mm": maps.mat.pitch_mm,
-        "unit": maps.mat.unit,
-        "full_scale": maps.mat.full_scale,
+        **table.facts,
         "frames": {
             "read": frames_read,
-            "kept": len(maps),
-            "skipped": frames_read - len(maps),
+            "kept": len(table),
+            "skipped": frames_read - len(table),
         },
-        "skipped": list(maps.skipped),
+        "skipped": list(table.skipped),
     }
 
 
-def _read_columns(home: Path) -> tuple[tfds.core.DatasetInfo, dict[str, np.ndarray]]:
+def _read(home: Path, name: str) -> Table:
     """Reads every record into columns; memory holds the columns and one record."""
     builder = tfds.builder_from_directory(os.fspath(home))
     # Indexed rather than iterated: the prefetch threads cost more than such small reads.
     records = grain.MapDataset.source(builder.as_data_source(_SPLIT))
     columns = {name: _column(value, len(records)) for name, value in records[0].items()}
     for i in range(len(records)):
-        for name, value in records[i].items():
-            columns[name][i] = value.decode() if isinstance(value, bytes) else value
-    return builder.info, columns
+        for column, value in records[i].items():
+            columns[column][i] = value.decode() if isinstance(value, bytes) else value
+    features, facts = builder.info.features, builder.info.metadata
+    return Table(
+        name=name,
+        columns={
+            column: values.astype(str) if values.dtype == object else values
+            for column, values in columns.items()
+        },
+        class_names={
+            column: tuple(feature.names)
+            for column, feature in features.items()
+            if isinstance(feature, tfds.features.ClassLabel)
+        },
+        facts=facts,
+        skipped=tuple(facts["skipped"]),
+    )
 
 
 def _column(value: np.ndarray | int | bytes, length: int) -> np.ndarray:
@@ -228,41 +266,6 @@ def _column(value: np.ndarray | int | bytes, length: int) -> np.ndarray:
         return np.empty(length, object)
     value = np.asarray(value)
     return np.empty((length, *value.shape), value.dtype)
-
-
-def _assemble(
-    name: str, info: tfds.core.DatasetInfo, columns: dict[str, np.ndarray]
-) -> PressureMaps:
-    """Takes the columns of a set for what they are. Any exception means a damaged set."""
-    facts = info.metadata
-    mat = Mat(
-        rows=int(facts["rows"]),
-        columns=int(facts["columns"]),
-        pitch_mm=float(facts["pitch_mm"]),
-        unit=facts["unit"],
-        full_scale=float(facts["full_scale"]),
-    )
-    columns = {
-        key: values.astype(str) if values.dtype == object else values
-        for key, values in columns.items()
-    }
-    pressure = columns.pop("pressure")
-    if pressure.shape[1:] != mat.size:
-        raise ValueError(f"maps are {pressure.shape[1:]}, metadata.json says {mat.size}")
-    if tuple(info.features["posture"].names) != POSTURES:
-        raise ValueError(f"the postures are not {', '.join(POSTURES)}")
-    return PressureMaps(
-        name=name,
-        mat=mat,
-        pressure=pressure,
-        subject=columns.pop("subject"),
-        posture=columns.pop("posture").astype(np.int32),
-        label=columns.pop("label").astype(np.int32),
-        label_names=tuple(info.features["label"].names),
-        joints_mm=columns.pop("joints_mm", None),
-        skipped=tuple(facts["skipped"]),
-        extra=columns,
-    )
 
 
 def _sets_in(folder: Path) -> str:

@@ -72,6 +72,23 @@ def by_example(subject: np.ndarray, *, test_fraction: float, seed: int) -> Split
     return checked(Split(train, test, name, shared), subject, protocol="paper")
 
 
+def by_time(subject: np.ndarray, recording: np.ndarray, *, train_fraction: float) -> Split:
+    """Trains on the first part of every recording and tests on the rest.
+
+    Args:
+        subject: str[N], who a frame shows.
+        recording: str[N], of which recording it is; in order of time within one.
+        train_fraction: share of a recording's frames to train on.
+    """
+    is_train = np.zeros(len(recording), bool)
+    for name in dict.fromkeys(recording.tolist()):
+        frames = np.flatnonzero(recording == name)
+        is_train[frames[: round(train_fraction * len(frames))]] = True
+    description = f"by time, the first {train_fraction:.0%} of every recording trained on"
+    split = Split(np.flatnonzero(is_train), np.flatnonzero(~is_train), description, True)
+    return checked(split, subject, protocol="paper")
+
+
 def checked(split: Split, subject: np.ndarray, *, protocol: Protocol) -> Split:
     """Returns the split, or refuses it.
 
