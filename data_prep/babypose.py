@@ -19,9 +19,9 @@ from PIL import Image
 from tqdm import tqdm
 
 from data_prep.babypose_sheet import number_in, read_sheet
-from data_prep.depth_recordings import Recording, Size, check_size, joined, moved, shrunk
+from data_prep.depth_recordings import Recording, check_size, joined
 from jaxbed.cli import run
-from jaxbed.data.depth import JOINTS, DepthFrames
+from jaxbed.data.depth import JOINTS, DepthFrames, Size, moved, shrunk
 from jaxbed.errors import InputError
 
 NAME = "babypose"

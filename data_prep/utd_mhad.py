@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from data_prep.depth_recordings import Recording, Size, check_size, joined, moved, shrunk
+from data_prep.depth_recordings import Recording, check_size, joined
 from data_prep.utd_mhad_format import (
     CAMERA,
     FILE,
@@ -24,7 +24,7 @@ from data_prep.utd_mhad_format import (
     read_skeleton,
 )
 from jaxbed.cli import run
-from jaxbed.data.depth import DepthFrames
+from jaxbed.data.depth import DepthFrames, Size, moved, shrunk
 from jaxbed.errors import InputError
 
 NAME = "utd_mhad"

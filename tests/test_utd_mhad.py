@@ -7,10 +7,9 @@ import numpy as np
 import pytest
 import scipy.io
 
-from data_prep.depth_recordings import moved, shrunk
 from data_prep.utd_mhad import Config, main
 from data_prep.utd_mhad_format import SKELETON, limb_joints
-from jaxbed.data.depth import JOINTS, clips
+from jaxbed.data.depth import JOINTS, clips, moved, shrunk
 from jaxbed.data.prepared_depth import read_depth_frames
 from jaxbed.errors import InputError
 

@@ -1,7 +1,7 @@
 """Sets of depth recordings with joints, held in memory.
 
-N frames, H W height and width in pixels, C clips, T frames of a clip. Pixel coordinates are
-(x to the right, y down) with 0 at the centre of the first pixel.
+N frames, H W height and width in pixels (h w after shrinking), C clips, T frames of a clip.
+Pixel coordinates are (x to the right, y down) with 0 at the centre of the first pixel.
 """
 
 import dataclasses
@@ -21,6 +21,10 @@ JOINTS = (
     *("left_hip", "left_knee", "left_ankle"),
 )
 """Limb after limb, from the trunk outwards."""
+
+
+Size = tuple[int, int]
+"""(height, width) in pixels."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,36 +82,60 @@ class Clips:
         return self.frames[self.index[chosen]]
 
 
-def shrunk(frames: DepthFrames, size: tuple[int, int]) -> DepthFrames:
-    """Makes images smaller by whole factors.
+def shrunk(depth: np.ndarray, size: Size) -> np.ndarray:
+    """Shrinks frames to the pixels nearest to the new ones' centres.
+
+    Every value is one that the camera measured. A mean over the old pixels would mix a limb
+    with what lies behind it: in UTD-MHAD at 96 x 128, 0.4 % of the means are more than 50 mm
+    from every old pixel near by.
 
     Args:
-        frames: the set.
-        size: (height, width) to reach; divides that of the set.
+        depth: [...,H,W].
+        size: (h, w), not larger than (H, W).
 
     Returns:
-        Depth is the mean over the measured pixels of each block, 0 where there are none;
-        joints keep their place on the body.
+        [...,h,w], a copy.
+    """
+    rows, columns = (
+        (np.arange(new) + 0.5) * old // new for new, old in zip(size, depth.shape[-2:], strict=True)
+    )
+    return depth[..., rows.astype(int)[:, None], columns.astype(int)]
+
+
+def moved(joints_px: np.ndarray, camera: Size, size: Size) -> np.ndarray:
+    """Moves joints to where they lie in shrunk frames.
+
+    Args:
+        joints_px: f64[...,2], (x to the right, y down) in frames of size `camera`, 0 at the
+            centre of the first pixel; NaN where missing.
+        camera: (H, W).
+        size: (h, w).
+
+    Returns:
+        f32[...,2], the same in frames of size `size`; NaN where missing or outside the frame.
+    """
+    factor = np.array([size[1] / camera[1], size[0] / camera[0]])
+    joints = ((joints_px + 0.5) * factor - 0.5).astype(np.float32)
+    inside = (joints >= -0.5) & (joints < np.array([size[1] - 0.5, size[0] - 0.5], np.float32))
+    return np.where(inside.all(axis=-1, keepdims=True), joints, np.float32(np.nan))
+
+
+def resized(frames: DepthFrames, size: Size) -> DepthFrames:
+    """Shrinks a whole set.
 
     Raises:
-        InputError: `size` is not a whole fraction of the set's.
+        InputError: `size` is larger than the set's.
     """
-    if tuple(size) == frames.size:
-        return frames
-    (height, width), (rows, columns) = frames.size, size
-    if height % rows or width % columns:
+    if any(new > old for new, old in zip(size, frames.size, strict=True)):
         raise InputError(
-            f"--image-size is {rows} {columns}, but the images of {frames.name} are {height} "
-            f"{width}; take that, or a whole fraction of it."
+            f"--image-size is {size[0]} {size[1]}, but the images of {frames.name} are "
+            f"{frames.size[0]} {frames.size[1]}; take that, or less."
         )
-    factor = np.array([width // columns, height // rows])
-    small = np.empty((len(frames), rows, columns), np.uint16)
-    for i, image in enumerate(frames.depth_mm):  # one by one: the sums need four times the bytes
-        blocks = image.reshape(rows, factor[1], columns, factor[0])
-        total = blocks.sum(axis=(1, 3), dtype=np.uint32)
-        small[i] = np.rint(total / np.maximum((blocks > 0).sum(axis=(1, 3)), 1))
-    joints = ((frames.joints_px + 0.5) / factor - 0.5).astype(np.float32)
-    return dataclasses.replace(frames, depth_mm=small, joints_px=joints)
+    return dataclasses.replace(
+        frames,
+        depth_mm=shrunk(frames.depth_mm, size),
+        joints_px=moved(frames.joints_px, frames.size, size),
+    )
 
 
 def clips(recording: np.ndarray, *, length: int, shift: int) -> np.ndarray:
