@@ -17,7 +17,7 @@ from flax import linen as nn
 
 from jaxbed import losses
 from jaxbed.errors import InputError
-from jaxbed.models import efd
+from jaxbed.models import efd, preterm_pose
 from jaxbed.ops import forms
 from jaxbed.training.state import start
 from jaxbed.training.step import Devices, train_step
@@ -52,6 +52,24 @@ def reconstruction(outputs: Any, x: jax.Array) -> jax.Array:
     return losses.l2(outputs["map"], x) + 1 - losses.ssim(outputs["map"], x)
 
 
+def no_maps(outputs: Any, x: jax.Array) -> jax.Array:
+    """Compares the detection network's maps, pixel by pixel, with maps that show nothing."""
+    logits = outputs["logits"]
+    entropy = optax.sigmoid_binary_cross_entropy(logits, jnp.zeros_like(logits))
+    return jnp.mean(entropy, axis=range(1, logits.ndim))
+
+
+def preterm_regression(
+    kind: preterm_pose.Kind,
+    *,
+    size: tuple[int, int] = (96, 128),
+    widths: tuple[int, ...] = (64, 128, 256, 256),
+) -> Bench:
+    """Returns a regression network on clips of 3 frames: depth and 20 rough maps."""
+    network = partial(preterm_pose.RegressionCNN, kind=kind, widths=widths, head_width=widths[-1])
+    return Bench(network, (3, *size, 21), mean_square)
+
+
 def _efd(size: int) -> Bench:
     return Bench(partial(efd.EFD, size=(size, size)), (size, size, 1), reconstruction)
 
@@ -73,6 +91,10 @@ NETWORKS = {
     "efd_encoder_256": _encoder(256),
     "efd_decoder_64": _decoder(64),
     "efd_decoder_256": _decoder(256),
+    "preterm_standard": preterm_regression("standard"),
+    "preterm_asymmetric": preterm_regression("asymmetric"),
+    "preterm_lean": preterm_regression("lean"),
+    "preterm_detection": Bench(preterm_pose.DetectionCNN, (3, 96, 128, 1), no_maps),
 }
 
 
@@ -144,7 +166,7 @@ class Runner:
         self.params = variables["params"]
         self.compiled: jax.stages.Compiled | None = None
 
-    def compile(self, *, lowering: str, options: dict[str, str] | None = None) -> None:
+    def compile(self, *, lowering: str, options: dict[str, Any] | None = None) -> None:
         """Compiles with every operation that has the form `lowering` in that form."""
         with forms.forced(lowering):
             self.compiled = self._jitted.lower(*self.args).compile(compiler_options=options)

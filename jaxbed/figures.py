@@ -16,6 +16,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
+from matplotlib.lines import Line2D
 from matplotlib.patches import Ellipse
 from PIL import Image
 
@@ -221,6 +222,83 @@ def bars(
         if published and quantity in published:
             _mark(ax, "", published[quantity])
             quantity = f"{quantity} (dashed: published, {published[quantity]:.3g})"
+        _plain_frame(ax, title=quantity, xlabel="")
+    axes[0].invert_yaxis()  # the first name on top
+    return _save(fig, path, title=title)
+
+
+def skeletons(
+    path: Path,
+    depth_mm: np.ndarray,
+    rows: Mapping[str, np.ndarray],
+    *,
+    title: str,
+    columns: Collection[str],
+    limbs: Collection[str],
+) -> Path:
+    """Draws limbs on depth images: a row per source, a column per example.
+
+    Args:
+        path: the PNG to write.
+        depth_mm: u16[n,R,C]; 0 where nothing was measured, drawn black. Near is bright.
+        rows: f32[n,L,J,2] by name: the joints of L limbs, (x, y) in pixels; a limb with a
+            NaN is not drawn.
+        title: of the whole figure.
+        columns: n labels of the examples.
+        limbs: names of the limbs, for the legend.
+    """
+    height, width = depth_mm.shape[1:]
+    size = (2.1 * len(columns) + 1.2, 2.1 * height / width * len(rows) + 1.0)
+    fig = Figure(figsize=size, dpi=_DPI, layout="constrained")
+    fig.get_layout_engine().set(w_pad=0.03, h_pad=0.03, wspace=0, hspace=0)
+    axes = fig.subplots(len(rows), len(columns), squeeze=False)
+    for line, (name, joints) in zip(axes, rows.items(), strict=True):
+        for ax, image, chains in zip(line, depth_mm, joints, strict=True):
+            measured = np.ma.masked_equal(image, 0)
+            near, far = (
+                np.percentile(measured.compressed(), [1, 99]) if measured.count() else (0, 1)
+            )
+            ax.imshow(measured, cmap="gray_r", vmin=near, vmax=far)
+            ax.set(xticks=[], yticks=[], facecolor="black")
+            ax.set(xlim=(-0.5, width - 0.5), ylim=(height - 0.5, -0.5))
+            for colour, chain in zip(_COLOURS, chains, strict=False):
+                if np.isfinite(chain).all():
+                    ax.plot(*chain.T, color=colour, linewidth=1.8, marker="o", markersize=3)
+        line[0].set_ylabel(name, rotation=0, ha="right", va="center", labelpad=6, fontsize=9)
+    for ax, label in zip(axes[0], columns, strict=True):
+        ax.set_title(label, fontsize=8)
+    handles = [Line2D([], [], color=c, linewidth=2) for c, _ in zip(_COLOURS, limbs, strict=False)]
+    fig.legend(handles, list(limbs), loc="outside lower center", ncols=4, frameon=False, fontsize=9)
+    return _save(fig, path, title=title)
+
+
+def boxes(path: Path, panels: Mapping[str, Mapping[str, np.ndarray]], *, title: str) -> Path:
+    """Draws a box per name, one panel per quantity, side by side on one scale.
+
+    Args:
+        path: the PNG to write.
+        panels: per quantity, f32[m] by name; every panel has the same names.
+        title: of the whole figure.
+    """
+    names = list(next(iter(panels.values())))
+    size = (max(2.6 * len(panels) + 1.6, 5.0), 0.45 * len(names) + 1.5)
+    fig = Figure(figsize=size, dpi=_DPI, layout="constrained")
+    axes = fig.subplots(1, len(panels), squeeze=False, sharey=True, sharex=True)[0]
+    for ax, (quantity, values) in zip(axes, panels.items(), strict=True):
+        drawn = ax.boxplot(
+            [values[name] for name in names],
+            orientation="horizontal",
+            widths=0.6,
+            showfliers=False,
+            patch_artist=True,
+            medianprops={"color": "black"},
+        )
+        for box in drawn["boxes"]:
+            box.set(facecolor=_COLOURS[5], edgecolor="0.3")
+        ax.set_yticks(range(1, len(names) + 1), names)
+        ax.tick_params(axis="y", length=0)
+        ax.set_xlim(left=0)
+        ax.grid(axis="x", color="0.92", linewidth=0.8)
         _plain_frame(ax, title=quantity, xlabel="")
     axes[0].invert_yaxis()  # the first name on top
     return _save(fig, path, title=title)

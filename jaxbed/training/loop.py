@@ -112,6 +112,15 @@ class Trainer:
                 checkpoints.close()
         return jax.device_get(self.devices.get(state))
 
+    def best(self, phase: Phase, train: Arrays) -> TrainState:
+        """Returns, of a phase that was fitted, the state whose watched loss was lowest."""
+        with self.clock.of("checkpoint"):
+            checkpoints = Checkpoints(self.workdir / "checkpoints" / phase.name)
+            try:
+                return checkpoints.restore_best(self._shapes_of(phase, train))
+            finally:
+                checkpoints.close()
+
     def evaluate(self, phase: Phase, variables: dict[str, Any], arrays: Arrays) -> dict[str, float]:
         """Measures every example exactly once."""
         parts = []
