@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from jaxbed.cli import by_preset, run
+from jaxbed.machine import Machine
 
 # On two CPU cores a training step of EFD compiles for most of a minute, whatever its size.
 PRESETS: dict[str, dict[str, Any]] = {
@@ -44,7 +45,7 @@ PRESETS: dict[str, dict[str, Any]] = {
 
 
 @dataclasses.dataclass(frozen=True)
-class Config:
+class Config(Machine):
     """Settings; those without a default follow --preset."""
 
     preset: Literal["smoke", "quick", "paper"] = "quick"
@@ -66,19 +67,13 @@ class Config:
     """Inference, and one step of Adam."""
     seconds: float | None = None
     """Time to spend on measuring the variants of one row, compilation not counted."""
-    device: Literal["auto", "cpu", "gpu", "tpu"] = "auto"
-    """Where to compute."""
-    cpu_devices: int | None = None
-    """On a CPU: how many devices to split it into; by default one per core."""
 
 
 def main(config: Config) -> Path:
     """Measures all rows; returns the report's path."""
     config = by_preset(config, PRESETS)
 
-    from jaxbed import runtime
-
-    runtime.configure(device=config.device, cpu_devices=config.cpu_devices)
+    config.configure()
     from experiments import bench_models_study as study
 
     report = study.run(config)

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from jaxbed.cli import run
+from jaxbed.machine import Machine
 
 Operation = Literal["conv2d", "depthwise", "transposed_conv", "gaussian", "resize", "conv3d"]
 ROUNDS = {"quick": 7, "full": 25}
@@ -24,7 +25,7 @@ WARM_UP = {"quick": 1, "full": 3}
 
 
 @dataclasses.dataclass(frozen=True)
-class Config:
+class Config(Machine):
     """Settings."""
 
     preset: Literal["quick", "full"] = "quick"
@@ -40,8 +41,6 @@ class Config:
         "conv3d",
     )
     """Operations to measure."""
-    device: Literal["auto", "cpu", "gpu", "tpu"] = "auto"
-    """Where to measure."""
     seed: int = 0
     """Of the random input and of the order of the forms."""
 
@@ -83,11 +82,11 @@ class Row:
 
 def main(config: Config) -> None:
     """Measures, prints and writes the table."""
-    from jaxbed import report, runtime
+    from jaxbed import report
     from jaxbed.whole_files import write_json, write_text
 
     # One device: the forms are compared as one program sees them.
-    runtime.configure(device=config.device, cpu_devices=1)
+    dataclasses.replace(config, cpu_devices=1).configure()
     config.workdir.mkdir(parents=True, exist_ok=True)
     rows: list[Row] = []
     for case in cases():

@@ -20,6 +20,7 @@ import numpy as np
 
 from jaxbed.cli import by_preset, run
 from jaxbed.errors import InputError
+from jaxbed.machine import Machine
 
 Arm = Literal["crwt", "plain", "no_dilation", "no_exchange"]
 
@@ -67,7 +68,7 @@ PRESETS: dict[str, dict[str, Any]] = {
 
 
 @dataclasses.dataclass(frozen=True)
-class Config:
+class Config(Machine):
     """Settings; those without a default follow --preset."""
 
     preset: Literal["smoke", "quick", "long", "paper"] = "quick"
@@ -127,11 +128,6 @@ class Config:
     """Compile faster to slower programs; pays for a handful of steps on a CPU."""
     parallel: Literal["jit", "pmap"] = "jit"
     """How devices share a batch."""
-    device: Literal["auto", "cpu", "gpu", "tpu"] = "auto"
-    """Where to compute."""
-    cpu_devices: int = 1
-    """On a CPU: how many devices to split it into. More than one makes the devices wait for
-    each other at every batch normalisation; one device uses all cores by itself."""
 
 
 def main(config: Config) -> Path:
@@ -139,9 +135,7 @@ def main(config: Config) -> Path:
     config = by_preset(config, PRESETS)
     _check(config)
 
-    from jaxbed import runtime
-
-    runtime.configure(device=config.device, cpu_devices=config.cpu_devices)
+    config.configure()
     from experiments import efd_crwt_study as study
 
     report = study.run(config)

@@ -21,6 +21,7 @@ import numpy as np
 
 from jaxbed.cli import by_preset, run
 from jaxbed.errors import InputError
+from jaxbed.machine import Machine
 
 Kind = Literal["standard", "asymmetric", "lean"]
 
@@ -33,7 +34,7 @@ _SMALL: dict[str, Any] = {
     "schedule": "cosine",
     "regression_optimiser": "adam",
     "batch_size": 4,
-    "learning_rate": 3e-3,
+    "learning_rate": 1e-2,
     "select": "last",
     "positive_weight": 10.0,
 }
@@ -49,8 +50,8 @@ PRESETS: dict[str, dict[str, Any]] = {
     },
     "quick": _SMALL
     | {
-        "detection_steps": 400,
-        "regression_steps": 250,
+        "detection_steps": 500,
+        "regression_steps": 150,
         "quick_compile": False,
         "simulated": (20, 1, 90),
     },
@@ -86,7 +87,7 @@ CLIP = 3
 
 
 @dataclasses.dataclass(frozen=True)
-class Config:
+class Config(Machine):
     """Settings; those without a default follow --preset."""
 
     preset: Literal["smoke", "quick", "long", "paper"] = "quick"
@@ -158,10 +159,6 @@ class Config:
     """Compile faster to slower programs; pays for a handful of steps on a CPU."""
     parallel: Literal["jit", "pmap"] = "jit"
     """How devices share a batch."""
-    device: Literal["auto", "cpu", "gpu", "tpu"] = "auto"
-    """Where to compute."""
-    cpu_devices: int = 1
-    """On a CPU: how many devices to split it into."""
 
     @property
     def disc_px(self) -> float:
@@ -184,9 +181,7 @@ def main(config: Config) -> Path:
     config = by_preset(config, PRESETS)
     _check(config)
 
-    from jaxbed import runtime
-
-    runtime.configure(device=config.device, cpu_devices=config.cpu_devices)
+    config.configure()
     from experiments import preterm_pose_study as study
 
     report = study.run(config)

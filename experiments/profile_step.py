@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from jaxbed.cli import by_preset, run
+from jaxbed.machine import Machine
 
 PRESETS: dict[str, dict[str, Any]] = {
     "smoke": {"network": "efd_encoder_64", "batch_size": 16, "steps": 2},
@@ -24,7 +25,7 @@ PRESETS: dict[str, dict[str, Any]] = {
 
 
 @dataclasses.dataclass(frozen=True)
-class Config:
+class Config(Machine):
     """Settings; those without a default follow --preset."""
 
     preset: Literal["smoke", "quick", "paper"] = "quick"
@@ -46,19 +47,13 @@ class Config:
     """Steps to profile."""
     depth: int = 3
     """Names of a module path to tell apart, the network's own included."""
-    device: Literal["auto", "cpu", "gpu", "tpu"] = "auto"
-    """Where to compute."""
-    cpu_devices: int | None = None
-    """On a CPU: how many devices to split it into; by default one per core."""
 
 
 def main(config: Config) -> Path:
     """Profiles every lowering; returns the path of the report."""
     config = by_preset(config, PRESETS)
 
-    from jaxbed import runtime
-
-    runtime.configure(device=config.device, cpu_devices=config.cpu_devices)
+    config.configure()
     from experiments import profile_step_study as study
 
     report = study.run(config)

@@ -9,30 +9,24 @@ import importlib.metadata
 import os
 import platform
 from pathlib import Path
-from typing import Literal
 
 from jaxbed.cli import run
+from jaxbed.machine import Machine
 
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy", "grain", "orbax-checkpoint", "clu")
 
 
 @dataclasses.dataclass(frozen=True)
-class Config:
+class Config(Machine):
     """What to look at."""
 
-    device: Literal["auto", "cpu", "gpu", "tpu"] = "auto"
-    """Where to compute; auto takes an accelerator if there is one."""
-    cpu_devices: int | None = None
-    """Devices the CPU is divided into; by default one per core."""
     measure: bool = True
     """Measure the machine's ceilings."""
 
 
 def main(config: Config) -> None:
     """Prints all findings, one line each."""
-    from jaxbed import runtime
-
-    runtime.configure(device=config.device, cpu_devices=config.cpu_devices)
+    config.configure()
     _tell(_versions() | _devices() | _settings())
     if config.measure:
         _tell(_ceilings())

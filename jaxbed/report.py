@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from jaxbed import report_text
+from jaxbed import machine, report_text
 from jaxbed.errors import InputError
 from jaxbed.whole_files import plain, write_json, write_text
 
@@ -25,7 +25,7 @@ Verdict = Literal["reproduced", "not reproduced", "not comparable"]
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
 
 # Where a run lies and what it runs on: none of them changes what it computes.
-_FREE_ON_RESUME = {"resume", "workdir", "data_dir", "parallel", "device", "cpu_devices"}
+_FREE_ON_RESUME = {"resume", "workdir", "data_dir", "parallel", *machine.FLAGS}
 
 
 @dataclasses.dataclass(frozen=True)

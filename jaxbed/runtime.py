@@ -57,8 +57,9 @@ def configure(
     """
     if cpu_devices is not None and cpu_devices < 1:
         raise ValueError(f"cpu_devices must be at least 1, got {cpu_devices}")
-    # XLA:CPU runs convolutions with up to 64 output channels on one core of each device: a
-    # MobileNetV3's training step took 511 ms on one device of two cores, 390 ms on two.
+    # XLA:CPU runs convolutions with up to 64 output channels on one core of each device, so two
+    # devices can be faster (a MobileNetV3's step: 390 instead of 511 ms) or, where batch
+    # normalisation makes them wait for each other, slower (EFD at 256x256: 8.1 instead of 6.0 s).
     _set_cpu_devices(cpu_devices or _environment_cpu_devices() or usable_cores())
     if tune_allocator:
         keep_freed_memory()
@@ -87,6 +88,22 @@ def usable_cores(quota: Path = Path("/sys/fs/cgroup/cpu.max")) -> int:
     return cores
 
 
+def use_cores(count: int) -> None:
+    """Confines this process to its first cores; XLA makes as many threads as there are.
+
+    Raises:
+        InputError: this process may not use so many, or the system cannot confine it.
+    """
+    affinity = getattr(os, "sched_getaffinity", None)
+    cores = sorted(affinity(0)) if affinity else []
+    if not 1 <= count <= len(cores):
+        raise InputError(
+            f"--cpu-threads is {count}, but this process can choose among {len(cores)} cores; "
+            f"take 1 to {len(cores)}, or leave the flag out."
+        )
+    os.sched_setaffinity(0, cores[:count])
+
+
 def default_cache_dir() -> Path:
     """Returns this user's folder of compiled programs."""
     caches = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
@@ -98,8 +115,10 @@ def keep_freed_memory() -> bool:
 
     XLA:CPU allocates its temporary buffers at every call, and fresh pages cost a fault each:
     326,000 in one training step of a MobileNetV3, which took 963 ms with them and 511 ms
-    without. The process holds its largest memory to its end. Elsewhere than on glibc nothing
-    is done.
+    without. The process holds its largest memory to its end, and up to three times as much as
+    its largest program takes: what small arrays leave of a freed block is not enough for the
+    next call (EFD at 256x256, batch 8: 5.8 GiB of temporaries, 13 to 19 GiB held). Elsewhere
+    than on glibc nothing is done.
 
     Returns:
         Whether all of it was accepted.

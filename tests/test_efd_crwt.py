@@ -48,7 +48,7 @@ def test_flags_win_over_the_preset():
 def test_every_preset_fills_every_open_field(preset):
     config = by_preset(Config(preset=preset), PRESETS)
     unset = [f.name for f in dataclasses.fields(config) if getattr(config, f.name) is None]
-    assert unset == ["data_dir"]
+    assert set(unset) == {"data_dir", "cpu_threads", "cache_dir"}
 
 
 @pytest.mark.parametrize("steps", [1, 2, 30, 5000])

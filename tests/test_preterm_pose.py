@@ -51,7 +51,7 @@ def test_every_preset_fills_every_open_field(preset):
     resolved = config(preset=preset)
     unset = {f.name for f in dataclasses.fields(resolved) if getattr(resolved, f.name) is None}
     steps = {"detection_steps", "regression_steps"} if preset == "paper" else set()
-    assert unset == {"data_dir", "radius_px", *steps}
+    assert unset == {"data_dir", "radius_px", "cpu_threads", "cache_dir", *steps}
     _check(resolved)
 
 

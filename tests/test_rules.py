@@ -27,12 +27,13 @@ ALLOWED = {
     "training": {"data", "efficiency", "errors", "metrics"},
     "efficiency": {"ops", "errors", "figures", "whole_files", "runtime"},
     "tasks": {"losses", "metrics", "ops", "codecs", "training"},
-    "report": {"errors", "report_text", "whole_files", "training"},
+    "report": {"errors", "machine", "report_text", "whole_files", "training"},
     "report_text": {"whole_files", "report"},
     "whole_files": set(),
     "baselines": set(),
     "errors": set(),
     "runtime": {"errors"},
+    "machine": {"runtime"},
     "figures": {"whole_files"},
 }
 # Nothing but jax, flax, optax and what JAX itself requires.

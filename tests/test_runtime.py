@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from jaxbed.runtime import configure, default_cache_dir, usable_cores
+from jaxbed.errors import InputError
+from jaxbed.runtime import configure, default_cache_dir, usable_cores, use_cores
 
 
 def in_fresh_process(code: str, **environment: str) -> subprocess.CompletedProcess:
@@ -144,3 +145,21 @@ def test_freed_memory_stays_with_the_process():
     kept, faults = done.stdout.split()
     assert kept == "True", done.stderr
     assert int(faults) < 1000  # of 3 x 32,768 pages
+
+
+def test_a_process_can_be_confined_to_some_cores():
+    code = (
+        "import os\n"
+        "from jaxbed.machine import Machine\n"
+        "Machine(device='cpu', cpu_threads=1).configure()\n"
+        "assert len(os.sched_getaffinity(0)) == 1\n"
+        "from jaxbed import runtime\n"
+        "assert runtime.usable_cores() == 1\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+@pytest.mark.parametrize("count", [0, 10_000])
+def test_more_cores_than_there_are_are_refused(count):
+    with pytest.raises(InputError, match="--cpu-threads"):
+        use_cores(count)
