@@ -34,7 +34,7 @@ _SMALL: dict[str, Any] = {
     "schedule": "cosine",
     "regression_optimiser": "adam",
     "batch_size": 4,
-    "learning_rate": 1e-2,
+    "learning_rate": 5e-3,
     "select": "last",
     "positive_weight": 10.0,
 }
@@ -141,8 +141,8 @@ class Config(Machine):
     """Which state counts: that of the last step, or that with the lowest loss on the last tenth
     of every training recording, which is then not trained on."""
     positive_weight: float | None = None
-    """How much more a pixel inside a disc or rectangle counts in detection's loss than one
-    outside; the paper's loss has no weights, and takes longer to find the few inside."""
+    """How much more a pixel inside a disc or rectangle counts in the losses than one outside; the
+    paper has no such weights, and takes longer to find the few pixels inside."""
     mirror: bool = True
     """Mirror half of the training clips, left and right exchanged."""
     max_shift: tuple[int, int] = (3, 4)

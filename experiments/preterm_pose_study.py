@@ -194,6 +194,7 @@ def regression_phase(config: Config, kind: Kind, network: LimbMaps) -> Phase:
         sigma_px=config.sigma * config.disc_px,
         max_shift=config.max_shift,
         mirror=config.mirror,
+        positive_weight=config.positive_weight,
     )
     sgd = config.regression_optimiser == "sgd"
     optimiser = optax.trace(decay=0.98) if sgd else optax.scale_by_adam()

@@ -260,10 +260,14 @@ def test_resize_refuses_to_shrink():
         ((2, 3, 6, 5, 4), (3, 1, 1)),
         ((2, 1, 3, 5, 2), (3, 1, 1)),
         ((2, 3, 4, 5, 2), (1, 1, 1)),
+        ((1, 3, 4, 2, 181), (1, 3, 1)),
+        ((2, 2, 3, 5, 181), (1, 1, 5)),
+        ((1, 3, 2, 3, 181), (3, 1, 1)),
     ],
 )
 def test_sliced_convolution_matches_the_3d_one(rng, shape, window):
-    arguments = normal(rng, *shape), normal(rng, *window, shape[-1], 5)
+    outputs = 5 if shape[-1] < 181 else 182  # wide enough for a product per tap
+    arguments = normal(rng, *shape), normal(rng, *window, shape[-1], outputs)
     assert_same_value_and_gradients(conv3d, arguments, rng, form="slices")
 
 

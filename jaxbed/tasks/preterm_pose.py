@@ -50,7 +50,12 @@ def detection_task(
 
 
 def regression_task(
-    *, radius_px: float, sigma_px: float, max_shift: tuple[int, int], mirror: bool
+    *,
+    radius_px: float,
+    sigma_px: float,
+    max_shift: tuple[int, int],
+    mirror: bool,
+    positive_weight: float = 1.0,
 ) -> Task:
     """Gaussian maps under the squared error.
 
@@ -59,10 +64,14 @@ def regression_task(
         sigma_px: standard deviation of the Gaussian in it.
         max_shift: as in detection_task.
         mirror: as in detection_task.
+        positive_weight: as in detection_task.
     """
 
     def loss(outputs: Outputs, batch: Batch):
-        return losses.l2(outputs["maps"], batch["target"]), {}
+        inside = batch["target"] > 0
+        error = jnp.square(outputs["maps"] - batch["target"])
+        error = jnp.where(inside, positive_weight * error, error)
+        return jnp.mean(error, axis=(1, 2, 3, 4)), {}
 
     def metrics(outputs: Outputs, batch: Batch):
         error = losses.l1(outputs["maps"], batch["target"])
