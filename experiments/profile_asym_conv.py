@@ -57,8 +57,8 @@ class Config(Machine):
     """Settings; those without a default follow --preset."""
 
     preset: Literal["smoke", "quick", "paper"] = "quick"
-    """smoke: under a minute, proves that everything runs. quick: one clip at a time, some six
-    minutes on two cores. paper: up to the published batch of 16, for an accelerator."""
+    """smoke: under a minute, proves that everything runs. quick: one clip at a time, some
+    seven minutes on two cores. paper: up to the published batch of 16, for an accelerator."""
     workdir: Path = Path("runs/profile_asym_conv")
     """Where everything is written."""
     resume: bool = False
@@ -83,8 +83,8 @@ class Config(Machine):
     passes: tuple[Literal["forward", "train"], ...] = ("forward", "train")
     """Prediction, and one step of SGD with momentum."""
     seconds: float | None = None
-    """Time to spend on measuring what is measured in turns, compilation not counted; everything
-    is measured three times at least, and intervals want more."""
+    """Time to spend on measuring what is measured in turns, compilation not counted. At least
+    three rounds are, in which every layer has one turn and every network two."""
 
 
 def main(config: Config) -> Path:

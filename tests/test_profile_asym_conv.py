@@ -359,7 +359,7 @@ def test_a_training_step_is_measured_with_all_its_layers(small_ceilings, tmp_pat
     assert "No trace: not asked for." in path.read_text()
     measured = json.loads((tmp_path / "report.json").read_text())["measured"]
     (whole,) = measured["totals"]
-    assert len(whole["durations_ms"]) >= 3
+    assert len(whole["durations_ms"]) >= 6
     assert sum(layer["macs_nominal"] for layer in measured["layers"]) == whole["macs_nominal"]
     assert all(layer["conv_ms"] > 0 and layer["norm_ms"] > 0 for layer in measured["layers"])
 
