@@ -19,7 +19,9 @@ from typing import Any, Literal
 from jaxbed.cli import run
 from jaxbed.machine import Machine
 
-Operation = Literal["conv2d", "depthwise", "transposed_conv", "gaussian", "resize", "conv3d"]
+Operation = Literal[
+    "conv2d", "depthwise", "transposed_conv", "max_pool", "gaussian", "resize", "conv3d"
+]
 ROUNDS = {"quick": 7, "full": 25}
 WARM_UP = {"quick": 1, "full": 3}
 
@@ -36,6 +38,7 @@ class Config(Machine):
         "conv2d",
         "depthwise",
         "transposed_conv",
+        "max_pool",
         "gaussian",
         "resize",
         "conv3d",
@@ -107,7 +110,7 @@ def main(config: Config) -> None:
 
 def cases() -> list[Case]:
     """Returns what is measured; shapes are those of the networks of this package."""
-    from jaxbed.ops import conv2d, conv3d, depthwise, gaussian, resize, transposed_conv
+    from jaxbed.ops import conv2d, conv3d, depthwise, gaussian, pooling, resize, transposed_conv
 
     def conv2d_case(size: int, stride: int, outputs: int, *shape: int, dilation: int = 1) -> Case:
         def call(x, kernel, *, form):
@@ -136,6 +139,13 @@ def cases() -> list[Case]:
         title = f"{_shape(shape)} to {outputs}"
         call, forms = transposed_conv.conv_transpose_2x2, transposed_conv.FORMS
         return Case("transposed_conv", title, call, forms, shapes)
+
+    def pool_case(size: int, stride: int, *shape: int) -> Case:
+        def call(x, *, form):
+            return pooling.max_pool(x, size=size, stride=stride, form=form)
+
+        title = f"{size}x{size} stride {stride}, {_shape(shape)}"
+        return Case("max_pool", title, call, pooling.FORMS, (shape,))
 
     def gaussian_case(*shape: int) -> Case:
         title = f"5 maps of SSIM, {_shape(shape)}"
@@ -166,14 +176,17 @@ def cases() -> list[Case]:
         depthwise_case(5, 1, 16, 32, 32, 96),
         depthwise_case(3, 2, 16, 64, 64, 72),
         transposed_case(64, 16, 32, 32, 128),
+        pool_case(3, 2, 16, 112, 112, 64),
         gaussian_case(16, 64, 64, 1),
         gaussian_case(4, 256, 256, 1),
         resize_case(2, 16, 32, 32, 64),
         resize_case(4, 16, 16, 16, 64),
         conv3d_case((3, 3, 3), 64, 1, 3, 96, 128, 64),
-        conv3d_case((1, 3, 1), 64, 1, 3, 96, 128, 64),
-        conv3d_case((1, 1, 3), 64, 1, 3, 96, 128, 64),
-        conv3d_case((3, 1, 1), 64, 1, 3, 96, 128, 64),
+        *(
+            conv3d_case(window, width, 1, 3, 96, 128, width)
+            for width in (64, 256)
+            for window in ((1, 3, 1), (1, 1, 3), (3, 1, 1))
+        ),
     ]
 
 
