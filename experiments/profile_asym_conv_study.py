@@ -193,7 +193,10 @@ def _networks(
 class Repeated:
     """Calls a program several times and leaves the waiting to the caller.
 
-    What it takes to dispatch a call is then hidden behind the work of the call before.
+    What it takes to dispatch a call is then hidden behind the work of the call before. On
+    several CPU devices each call is waited for: calls that sum over the devices and do not
+    depend on each other can take all threads for the first halves of two sums, and then
+    neither ends.
 
     Attributes:
         calls: of the program in one call of this.
@@ -202,11 +205,14 @@ class Repeated:
     def __init__(self, program: Callable[..., Any], *args: Any):
         self.calls = 1
         self._program, self._args = program, args
+        self._waits = jax.default_backend() == "cpu" and jax.device_count() > 1
 
     def __call__(self) -> Any:
         """Returns what the last call made."""
         for _ in range(self.calls):
             result = self._program(*self._args)
+            if self._waits:
+                jax.block_until_ready(result)
         return result
 
 

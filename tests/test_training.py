@@ -1,5 +1,6 @@
 """The training core: equal on one device and many, exact on resume, honest on failure."""
 
+import dataclasses
 import json
 import os
 import random
@@ -10,13 +11,16 @@ import time
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import linen as nn
 
 from jaxbed.errors import DivergedError, InputError
 from jaxbed.training.checkpoint import Checkpoints
 from jaxbed.training.logs import MetricLog, read_metrics
 from jaxbed.training.state import start
+from jaxbed.training.step import Devices
 from tests import tiny
 
 
@@ -177,3 +181,26 @@ def test_half_a_line_at_the_end_of_the_log_is_dropped(tmp_path):
     log.write("a", "train", 2, {"loss": 1.0})
     log.close()
     assert [x["step"] for x in read_metrics(tmp_path)] == [1, 2]
+
+
+def test_what_a_network_drops_depends_on_seed_and_step_alone():
+    class Dropping(nn.Module):
+        """Looks at a random half of the image."""
+
+        @nn.compact
+        def __call__(self, x, *, train):
+            x = nn.Dropout(0.5, deterministic=not train)(x.reshape(len(x), -1))
+            return {"value": nn.Dense(1)(x)[:, 0]}
+
+    steady = dataclasses.replace(tiny.phase(), network=Dropping())
+    batch = {**tiny.examples(4), "index": np.arange(4, dtype=np.int32)}
+    state = start(tiny.variables(steady), steady.tx)
+    step = Devices("jit", jax.devices()[:1]).train_step(steady.network, steady.task, steady.tx)
+
+    def gradient_norm(seed, at):
+        now = jax.tree.map(jnp.array, state).replace(step=jnp.int32(at))
+        _, metrics = step(now, batch, jax.random.key(seed), np.float32(0))
+        return float(metrics["gradient_norm"])
+
+    assert gradient_norm(0, 3) == gradient_norm(0, 3)
+    assert len({gradient_norm(0, 3), gradient_norm(0, 4), gradient_norm(1, 3)}) == 3

@@ -132,6 +132,9 @@ class Trainer:
                 batch,
             )
             with self.clock.of("evaluate"):
+                # Two sums over several CPU devices at a time could wait for each other's threads
+                # for ever.
+                jax.block_until_ready(parts[-1:])
                 parts.append(measure(outputs, batch))
         with self.clock.of("evaluate"):
             total = functools.reduce(_merge, jax.device_get(parts))

@@ -23,6 +23,9 @@ from jaxbed.training.task import Batch, Task
 AXIS = "data"
 """Name of the axis the batch is split over."""
 
+# Folded into a step's key for what the network draws; no example has this number.
+_DROPOUT = 2**32 - 1
+
 Metrics = dict[str, Any]
 Parallel = Literal["jit", "pmap"]
 
@@ -48,7 +51,8 @@ def train_step(
         batch: the task's fields and `index`.
         key: the run's PRNG key; what this step draws depends on it and on `state.step`.
         learning_rate: f32[].
-        network: takes `input` and `train`.
+        network: takes `input` and `train`. What it draws from the stream `dropout` is drawn per
+            device under pmap, so only there does it differ from what one device draws.
         task: loss and input of the network.
         tx: maps gradients to ascent directions (`optax.scale_by_adam()` and the like).
         axis_name: the mapped axis under pmap.
@@ -56,13 +60,15 @@ def train_step(
     Returns:
         The next state, and f32[] values: loss, its parts, gradient norm.
     """
-    keys = example_keys(jax.random.fold_in(key, state.step), batch)
-    batch = task.prepare(batch, keys, True)
+    key = jax.random.fold_in(key, state.step)
+    batch = task.prepare(batch, example_keys(key, batch), True)
+    device = 0 if axis_name is None else jax.lax.axis_index(axis_name)
+    rngs = {"dropout": jax.random.fold_in(jax.random.fold_in(key, _DROPOUT), device)}
 
     def loss_fn(params):
         variables = {"params": params, "batch_stats": state.batch_stats}
         outputs, updates = network.apply(
-            variables, batch["input"], train=True, mutable=["batch_stats"]
+            variables, batch["input"], train=True, mutable=["batch_stats"], rngs=rngs
         )
         per_example, parts = task.loss(outputs, batch)
         means = {name: jnp.mean(value) for name, value in parts.items()}
