@@ -17,7 +17,7 @@ from flax import linen as nn
 
 from jaxbed import losses
 from jaxbed.errors import InputError
-from jaxbed.models import efd, preterm_pose
+from jaxbed.models import densenet, efd, preterm_pose, resnet, sleep_posture
 from jaxbed.ops import forms
 from jaxbed.training.state import start
 from jaxbed.training.step import Devices, train_step
@@ -83,6 +83,11 @@ def _decoder(size: int) -> Bench:
     return Bench(partial(efd.Decoder, size=(size, size)), (code,), mean_square)
 
 
+def _night(network: Callable[..., nn.Module]) -> Bench:
+    """Returns a network on grey images of the size of ImageNet's."""
+    return Bench(network, (224, 224, 1), mean_square)
+
+
 NETWORKS = {
     "efd_64": _efd(64),
     "efd_128": _efd(128),
@@ -95,6 +100,10 @@ NETWORKS = {
     "preterm_asymmetric": preterm_regression("asymmetric"),
     "preterm_lean": preterm_regression("lean"),
     "preterm_detection": Bench(preterm_pose.DetectionCNN, (3, 96, 128, 1), no_maps),
+    "sleep_posture": _night(sleep_posture.DLModel),
+    "resnet18": _night(partial(resnet.resnet18, outputs=4)),
+    "resnet50": _night(partial(resnet.resnet50, outputs=4)),
+    "densenet121": _night(partial(densenet.DenseNet, outputs=4)),
 }
 
 
