@@ -26,6 +26,7 @@ ALLOWED = {
     "simulate": {"data", "errors"},
     "training": {"data", "efficiency", "errors", "metrics"},
     "efficiency": {"ops", "errors", "figures", "whole_files", "runtime"},
+    "weights": {"errors", "whole_files"},
     "tasks": {"losses", "metrics", "ops", "codecs", "training"},
     "report": {"errors", "machine", "report_text", "whole_files", "training"},
     "report_text": {"whole_files", "report"},
