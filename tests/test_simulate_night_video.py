@@ -126,7 +126,8 @@ def test_files_show_a_turn_into_what_they_are_named_after(tmp_path):
     paths = write_night_videos(tmp_path, subjects=1, clips=1, seed=3, **settings)
     names = {str(path.relative_to(tmp_path)) for path in paths}
     assert names == {f"sim-000/{p}/{b}_00.avi" for p in POSTURES for b in ("on", "off")}
-    assert {path for path in tmp_path.rglob("*") if path.is_file()} == set(paths)
+    files = {path for path in tmp_path.rglob("*") if path.is_file()}
+    assert files == {*paths, tmp_path / "turns.csv"}
     for path in paths[:3]:
         video = cv2.VideoCapture(str(path))
         assert video.get(cv2.CAP_PROP_FPS) == pytest.approx(4)

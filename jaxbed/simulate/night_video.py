@@ -281,7 +281,8 @@ def write_night_videos(
     file is named after, and stays in it; the blanket is on or off throughout.
 
     Args:
-        folder: where to; gets FOLDER/SUBJECT/POSTURE/on_00.avi, off_00.avi and so on.
+        folder: where to; gets FOLDER/SUBJECT/POSTURE/on_00.avi, off_00.avi and so on, and
+            FOLDER/turns.csv, which tells from when to when the sleeper of a video turns.
         subjects: number of subjects.
         clips: videos of every subject, posture and blanket; the cameras take turns.
         still_s: least and greatest length of a stillness.
@@ -299,17 +300,18 @@ def write_night_videos(
     if not 0 < still_s[0] <= still_s[1]:
         raise ValueError(f"stillness must ascend from above 0 s, found {still_s}")
     check_view(size, cameras)
-    paths = []
+    paths, turns = [], ["video,begin_s,end_s"]
     scenes = itertools.product(range(subjects), range(len(POSTURES)), (True, False), range(clips))
     for subject, posture, blanket, clip in scenes:
         number = (clip * len(POSTURES) + posture) * 2 + blanket
         rng = stream(seed, subject, _CLIP, number)
         before = (posture + rng.integers(1, len(POSTURES))) % len(POSTURES)
         still = rng.uniform(*still_s, 2)
+        turn_s = rng.uniform(*_TURN_S)
         frames = simulate_night_video(
             schedule=[
                 Phase(POSTURES[before], blanket, 0.0, still[0]),
-                Phase(POSTURES[posture], blanket, rng.uniform(*_TURN_S), still[1]),
+                Phase(POSTURES[posture], blanket, turn_s, still[1]),
             ],
             frame_hz=frame_hz,
             size=size,
@@ -323,6 +325,8 @@ def write_night_videos(
         path = Path(folder) / f"sim-{subject:03d}" / POSTURES[posture] / name
         _write(path, (frame.image for frame in frames), frame_hz, size)
         paths.append(path)
+        turns.append(f"{path.relative_to(folder)},{still[0]:.3f},{still[0] + turn_s:.3f}")
+    (Path(folder) / "turns.csv").write_text("\n".join(turns) + "\n")
     return paths
 
 
