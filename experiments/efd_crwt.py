@@ -20,7 +20,7 @@ import numpy as np
 
 from jaxbed.cli import by_preset, run
 from jaxbed.errors import InputError
-from jaxbed.machine import Machine
+from jaxbed.machine import Training
 
 Arm = Literal["crwt", "plain", "no_dilation", "no_exchange"]
 
@@ -68,7 +68,7 @@ PRESETS: dict[str, dict[str, Any]] = {
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(Machine):
+class Config(Training):
     """Settings; those without a default follow --preset."""
 
     preset: Literal["smoke", "quick", "long", "paper"] = "quick"
@@ -126,8 +126,6 @@ class Config(Machine):
 
     quick_compile: bool | None = None
     """Compile faster to slower programs; pays for a handful of steps on a CPU."""
-    parallel: Literal["jit", "pmap"] = "jit"
-    """How devices share a batch."""
 
 
 def main(config: Config) -> Path:

@@ -15,7 +15,6 @@ from experiments.efd_crwt import Arm, Config
 from jaxbed import report
 from jaxbed.data import splits
 from jaxbed.data.pressure import PressureMaps, scaled
-from jaxbed.errors import InputError
 from jaxbed.models.efd import EFD
 from jaxbed.tasks import efd as task
 from jaxbed.training.loop import Phase, Trainer
@@ -51,8 +50,7 @@ def run(config: Config) -> Path:
     split = divide(maps, config)
     print(f"{maps.name}: {len(maps)} maps, {split.description}", file=sys.stderr)
     arrays = as_arrays(maps, split)
-    devices = Devices(config.parallel)
-    _check_batch(config, devices, len(split.train))
+    devices = config.devices(config.batch_size, len(split.train))
     # Only now: what was refused above leaves no folder behind.
     report.open_workdir(config.workdir, dataclasses.asdict(config), resume=config.resume)
     trainer = Trainer(
@@ -226,15 +224,3 @@ def freeze_encoder(steps: int) -> optax.GradientTransformation:
         }
 
     return optax.masked(thaw, encoder)
-
-
-def _check_batch(config: Config, devices: Devices, train_count: int) -> None:
-    if config.batch_size % devices.count:
-        raise InputError(
-            f"--batch-size is {config.batch_size}, but must be a multiple of the "
-            f"{devices.count} devices that share it."
-        )
-    if config.batch_size > train_count:
-        raise InputError(
-            f"--batch-size is {config.batch_size}, but there are only {train_count} training maps."
-        )

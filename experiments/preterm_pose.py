@@ -21,7 +21,7 @@ import numpy as np
 
 from jaxbed.cli import by_preset, run
 from jaxbed.errors import InputError
-from jaxbed.machine import Machine
+from jaxbed.machine import Training
 
 Kind = Literal["standard", "asymmetric", "lean"]
 
@@ -87,7 +87,7 @@ CLIP = 3
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(Machine):
+class Config(Training):
     """Settings; those without a default follow --preset."""
 
     preset: Literal["smoke", "quick", "long", "paper"] = "quick"
@@ -157,8 +157,6 @@ class Config(Machine):
 
     quick_compile: bool | None = None
     """Compile faster to slower programs; pays for a handful of steps on a CPU."""
-    parallel: Literal["jit", "pmap"] = "jit"
-    """How devices share a batch."""
 
     @property
     def disc_px(self) -> float:

@@ -18,7 +18,6 @@ from jaxbed.codecs import limbs
 from jaxbed.data import splits
 from jaxbed.data.batches import Arrays
 from jaxbed.data.depth import Clips, DepthFrames, clips, resized
-from jaxbed.errors import InputError
 from jaxbed.models.preterm_pipeline import LimbMaps
 from jaxbed.models.preterm_pose import DetectionCNN, RegressionCNN
 from jaxbed.tasks.preterm_pose import detection_task, regression_task
@@ -66,8 +65,9 @@ def run(config: Config) -> Path:
     split = divide(frames, config)
     print(f"{frames.name}: {len(frames)} frames, {split.description}", file=sys.stderr)
     sides = as_clips(frames, split, config)
-    devices = Devices(config.parallel)
-    config = _with_steps(config, devices, len(sides.train["depth_mm"]))
+    clips = len(sides.train["depth_mm"])
+    devices = config.devices(config.batch_size, clips)
+    config = _with_steps(config, clips)
     # Only now: what was refused above leaves no folder behind.
     report.open_workdir(config.workdir, dataclasses.asdict(config), resume=config.resume)
     trainer = Trainer(
@@ -246,17 +246,8 @@ def decode(config: Config, maps: jax.Array) -> np.ndarray:
     )
 
 
-def _with_steps(config: Config, devices: Devices, train_count: int) -> Config:
-    """Turns the paper's epochs into steps, and checks the batch against devices and data."""
-    if config.batch_size % devices.count:
-        raise InputError(
-            f"--batch-size is {config.batch_size}, but must be a multiple of the "
-            f"{devices.count} devices that share it."
-        )
-    if config.batch_size > train_count:
-        raise InputError(
-            f"--batch-size is {config.batch_size}, but there are only {train_count} training clips."
-        )
+def _with_steps(config: Config, train_count: int) -> Config:
+    """Turns the paper's epochs into steps."""
     per_epoch = train_count // config.batch_size
     return dataclasses.replace(
         config,

@@ -24,7 +24,7 @@ import numpy as np
 
 from jaxbed.cli import by_preset, run
 from jaxbed.errors import InputError
-from jaxbed.machine import Machine
+from jaxbed.machine import Training
 
 Arm = Literal["dl", "multi_task", "attention", "resnet", "resnet34", "resnet50", "densenet"]
 
@@ -88,7 +88,7 @@ EPOCHS = 80
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(Machine):
+class Config(Training):
     """Settings; those without a default follow --preset, arms and seeds --study."""
 
     preset: Literal["smoke", "quick", "long", "paper"] = "quick"
@@ -157,8 +157,6 @@ class Config(Machine):
 
     quick_compile: bool | None = None
     """Compile faster to slower programs; pays for a handful of steps on a CPU."""
-    parallel: Literal["jit", "pmap"] = "jit"
-    """How devices share a batch."""
 
 
 def main(config: Config) -> Path:

@@ -24,7 +24,6 @@ from jaxbed.data.night import POSTURES, NightImages
 from jaxbed.errors import InputError
 from jaxbed.tasks.sleep_posture import posture_task
 from jaxbed.training.loop import Phase, Trainer
-from jaxbed.training.step import Devices
 from jaxbed.training.task import Task
 
 _WATCHED = 256  # test images that show the course of training
@@ -81,8 +80,8 @@ def run(config: Config) -> Path:
     split = divide(images, config)
     print(f"{images.name}: {len(images)} images, {split.description}", file=sys.stderr)
     sides = as_sides(images, split)
-    devices = Devices(config.parallel)
-    _check_data(config, devices, sides)
+    devices = config.devices(config.batch_size, len(split.train))
+    _check_data(config, sides)
     if config.steps is None:
         per_epoch = len(split.train) // config.batch_size
         config = dataclasses.replace(config, steps=EPOCHS * per_epoch)
@@ -226,17 +225,8 @@ def learning_rates(config: Config) -> np.ndarray:
     return np.asarray(jax.vmap(rate)(at), np.float32)
 
 
-def _check_data(config: Config, devices: Devices, sides: Sides) -> None:
-    count, batch_size = len(sides.train["image"]), config.batch_size
-    if batch_size % devices.count:
-        raise InputError(
-            f"--batch-size is {batch_size}, but must be a multiple of the {devices.count} devices "
-            "that share it."
-        )
-    if batch_size > count:
-        raise InputError(
-            f"--batch-size is {batch_size}, but there are only {count} training images."
-        )
+def _check_data(config: Config, sides: Sides) -> None:
+    count = len(sides.train["blanket"])
     on, off = (int((sides.train["blanket"] == label).sum()) for label in (1, 0))
     learns = [arm for arm in config.arms if arm in WITH_BLANKET]
     if learns and not (on and off):

@@ -2,7 +2,12 @@
 
 import dataclasses
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
+
+from jaxbed.errors import InputError
+
+if TYPE_CHECKING:
+    from jaxbed.training.step import Devices
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,5 +45,53 @@ class Machine:
         )
 
 
-FLAGS = tuple(field.name for field in dataclasses.fields(Machine))
+@dataclasses.dataclass(frozen=True)
+class Training(Machine):
+    """What a command trains on, and how steps are computed there."""
+
+    parallel: Literal["jit", "pmap"] = "jit"
+    """How devices share a batch."""
+    steps_per_dispatch: int = 1
+    """Training steps that the host starts at once; a divisor of 20 pays for small networks on an
+    accelerator."""
+    micro_batches: int = 1
+    """Parts of a batch that are computed one after the other; for batches that do not fit."""
+    remat: bool = False
+    """Recompute in the backward pass what lies between convolutions, which saves memory."""
+
+    def devices(self, batch_size: int, examples: int) -> "Devices":
+        """Returns all devices of this process, after `configure`.
+
+        Args:
+            batch_size: examples per step, which the devices are to share.
+            examples: there are to train on.
+
+        Raises:
+            InputError: the batch cannot be shared equally, or is larger than the training set.
+        """
+        from jaxbed.training.step import Devices, Execution
+
+        for name in ("steps_per_dispatch", "micro_batches"):
+            if getattr(self, name) < 1:
+                flag = "--" + name.replace("_", "-")
+                raise InputError(f"{flag} is {getattr(self, name)}, but must be at least 1.")
+        execution = Execution(self.micro_batches, self.steps_per_dispatch, self.remat)
+        devices = Devices(self.parallel, execution=execution)
+        if batch_size % (devices.count * self.micro_batches):
+            parts = f" times {self.micro_batches} micro-batches" if self.micro_batches > 1 else ""
+            raise InputError(
+                f"--batch-size is {batch_size}, but must be a multiple of the {devices.count} "
+                f"devices{parts} that share it."
+            )
+        if batch_size > examples:
+            raise InputError(
+                f"--batch-size is {batch_size}, but there are only {examples} examples to train on."
+            )
+        return devices
+
+
+FLAGS = (
+    *(field.name for field in dataclasses.fields(Machine)),
+    *("parallel", "steps_per_dispatch", "remat"),
+)
 """Names of the settings that change where, but not what, is computed."""

@@ -25,7 +25,7 @@ Verdict = Literal["reproduced", "not reproduced", "not comparable"]
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
 
 # Where a run lies and what it runs on: none of them changes what it computes.
-_FREE_ON_RESUME = {"resume", "workdir", "data_dir", "parallel", *machine.FLAGS}
+_FREE_ON_RESUME = {"resume", "workdir", "data_dir", *machine.FLAGS}
 
 
 @dataclasses.dataclass(frozen=True)

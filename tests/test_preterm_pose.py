@@ -110,7 +110,7 @@ def test_the_papers_schedule_decays_every_ten_epochs():
 
 
 def test_epochs_become_steps():
-    resolved = study._with_steps(config(preset="paper"), study.Devices(), 161)
+    resolved = study._with_steps(config(preset="paper"), 161)
     assert (resolved.detection_steps, resolved.regression_steps) == (1500, 1000)
 
 

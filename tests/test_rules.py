@@ -27,14 +27,15 @@ ALLOWED = {
     "training": {"data", "efficiency", "errors", "metrics"},
     "efficiency": {"ops", "errors", "figures", "whole_files", "runtime"},
     "weights": {"errors", "whole_files"},
-    "tasks": {"losses", "metrics", "ops", "codecs", "training"},
+    "monitor": {"errors", "whole_files"},
+    "tasks": {"losses", "metrics", "ops", "codecs", "monitor", "training"},
     "report": {"errors", "machine", "report_text", "whole_files", "training"},
     "report_text": {"whole_files", "report"},
     "whole_files": set(),
     "baselines": set(),
     "errors": set(),
     "runtime": {"errors"},
-    "machine": {"runtime"},
+    "machine": {"runtime", "errors", "training"},
     "figures": {"whole_files"},
 }
 # Nothing but jax, flax, optax and what JAX itself requires.

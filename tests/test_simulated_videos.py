@@ -51,7 +51,11 @@ def test_simulated_videos_are_prepared_and_trained_on(tmp_path):
 
 @pytest.mark.parametrize(
     ("wrong", "flag"),
-    [({"subjects": 0}, "--subjects"), ({"frame_hz": 0.5}, "--frame-hz"), ({"size": (8, 8)}, "--size")],
+    [
+        ({"subjects": 0}, "--subjects"),
+        ({"frame_hz": 0.5}, "--frame-hz"),
+        ({"size": (8, 8)}, "--size"),
+    ],
 )
 def test_impossible_videos_are_refused(tmp_path, wrong, flag):
     with pytest.raises(InputError, match=flag):

@@ -125,10 +125,9 @@ def test_one_person_cannot_be_split_by_person():
 def test_the_blanket_cannot_be_learned_from_one_kind_of_label(blanket):
     data = images(blanket=blanket)
     sides = study.as_sides(data, study.divide(data, config()))
-    devices = Devices(devices=jax.devices()[:1])
     with pytest.raises(InputError, match="--arms dl learn.*--arms attention resnet"):
-        study._check_data(config(preset="smoke"), devices, sides)
-    study._check_data(config(preset="smoke", arms=("resnet", "attention")), devices, sides)
+        study._check_data(config(preset="smoke"), sides)
+    study._check_data(config(preset="smoke", arms=("resnet", "attention")), sides)
 
 
 def test_the_papers_schedule_falls_every_twenty_epochs():

@@ -13,6 +13,7 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from flax import linen as nn
 
@@ -20,7 +21,7 @@ from jaxbed.errors import DivergedError, InputError
 from jaxbed.training.checkpoint import Checkpoints
 from jaxbed.training.logs import MetricLog, read_metrics
 from jaxbed.training.state import start
-from jaxbed.training.step import Devices
+from jaxbed.training.step import Devices, Execution
 from tests import tiny
 
 
@@ -56,6 +57,59 @@ def test_pmap_without_shared_statistics_differs(tmp_path):
     phase = tiny.phase(axis_name=None)
     local = run.fit(phase, tiny.examples(), tiny.examples(6, 1), lambda: tiny.variables(phase))
     assert np.abs(flat(local.batch_stats) - flat(one.batch_stats)).max() > 1e-3
+
+
+@pytest.mark.parametrize("parallel", ["jit", "pmap"])
+def test_several_steps_at_once_give_what_single_ones_give(tmp_path, parallel):
+    """11 steps, an account every 4: dispatches of 3, 1, 3, 1, 3 steps."""
+    every = {"log_every": 4, "eval_every": 8, "save_every": 4, "parallel": parallel}
+    _, single = trained(tmp_path / "single", 11, **every)
+    run, several = trained(
+        tmp_path / "several", 11, execution=Execution(steps_per_dispatch=3), **every
+    )
+    assert run._dispatches(0, 11) == [(0, 3), (3, 1), (4, 3), (7, 1), (8, 3)]
+    np.testing.assert_allclose(flat(several), flat(single), rtol=1e-5, atol=1e-7)
+    assert run.recompiles_after_first == 0
+    assert run.clock.step_summary()["n"] == 11
+    told = [[x["loss"] for x in read_metrics(tmp_path / name)] for name in ("several", "single")]
+    assert told[0] == pytest.approx(told[1], rel=1e-4)
+
+
+@pytest.mark.parametrize("parallel", ["jit", "pmap"])
+@pytest.mark.parametrize("execution", [Execution(micro_batches=2), Execution(remat=True)])
+def test_parts_of_a_batch_and_recomputing_change_nothing(tmp_path, parallel, execution):
+    def after(name, execution):
+        run = tiny.trainer(tmp_path / name, parallel=parallel, execution=execution)
+        phase = tiny.phase(6)
+        phase = dataclasses.replace(phase, network=tiny.TinyNet(norm=False))
+        state = run.fit(phase, tiny.examples(), tiny.examples(6, 1), lambda: tiny.variables(phase))
+        return flat(state)
+
+    plain, other = after("plain", None), after("other", execution)
+    np.testing.assert_allclose(other, plain, rtol=1e-4, atol=1e-6)
+
+
+def test_parts_of_a_batch_are_normalised_by_themselves():
+    """Oracle: the mean of the gradients of both halves, each taken by itself."""
+    phase = tiny.phase()
+    batch = {**tiny.examples(4), "index": np.arange(4, dtype=np.int32)}
+    steps = {
+        name: Devices("jit", jax.devices()[:1], execution).train_step(
+            phase.network, phase.task, optax.identity()
+        )
+        for name, execution in {"whole": None, "parts": Execution(micro_batches=2)}.items()
+    }
+
+    def moved(step, batch):
+        state = start(tiny.variables(phase), optax.identity())
+        return step(state, batch, jax.random.key(0), 1.0)[0]
+
+    halves = [{k: v[i::2] for k, v in batch.items()} for i in range(2)]
+    means = np.mean([flat(moved(steps["whole"], half).params) for half in halves], axis=0)
+    parts = moved(steps["parts"], batch)
+    np.testing.assert_allclose(flat(parts.params), means, rtol=1e-5, atol=1e-7)
+    whole = moved(steps["whole"], batch)
+    assert np.abs(flat(whole.params) - flat(parts.params)).max() > 1e-4
 
 
 def test_resuming_gives_the_uninterrupted_run_bit_for_bit(tmp_path):

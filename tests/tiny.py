@@ -20,11 +20,13 @@ class TinyNet(nn.Module):
 
     features: int = 4
     axis_name: str | None = None
+    norm: bool = True
 
     @nn.compact
     def __call__(self, x, *, train):
         x = nn.Conv(self.features, (3, 3), use_bias=False)(x)
-        x = BatchNorm(use_running_average=not train, axis_name=self.axis_name)(x)
+        if self.norm:
+            x = BatchNorm(use_running_average=not train, axis_name=self.axis_name)(x)
         return {"value": nn.Dense(1)(nn.relu(x).mean(axis=(1, 2)))[:, 0]}
 
 
@@ -70,7 +72,8 @@ def variables(phase):
     return initialise(phase.network, jax.random.key(1), jnp.zeros((1, 8, 8, 1)))
 
 
-def trainer(workdir, *, resume=False, parallel="jit", devices=None, **every):
+def trainer(workdir, *, resume=False, parallel="jit", devices=None, execution=None, **every):
     every = {"log_every": 2, "eval_every": 4, "save_every": 2, **every}
     workdir.mkdir(parents=True, exist_ok=True)
-    return Trainer(workdir, Devices(parallel, devices), resume=resume, **every)
+    devices = Devices(parallel, devices, execution)
+    return Trainer(workdir, devices, resume=resume, quick_compile=True, **every)

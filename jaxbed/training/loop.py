@@ -183,32 +183,35 @@ class Trainer:
         batches = train_batches(train, batch_size=phase.batch_size, seed=phase.seed)
         learning_rates = np.asarray(phase.learning_rates, np.float32)
         progress = Progress(phase.name, total=last, done=first)
-        batch = self._next(batches, first)
-        step = self._compiled(
-            ("train", phase.network, phase.task, phase.tx),
-            lambda: self.devices.train_step(phase.network, phase.task, phase.tx),
-            *(state, batch, key, learning_rates[0]),
-        )
+        runs = self._dispatches(first, last)
+        ahead = self._next(batches, learning_rates, *runs[0])
+        programs = {}
+        for run in runs:
+            if run[1] not in programs:
+                like = ahead if run == runs[0] else self._next(batches, learning_rates, *run)
+                programs[run[1]] = self._step_of(phase, run[1], state, like, key)
 
         pending: list[dict] = []
         since = time.monotonic()
-        for i in range(first, last):
+        for turn, (i, count) in enumerate(runs):
+            batch, rates = ahead
             with self.clock.of("train"), RecompilationCounter() as compiled:
-                state, metrics = step(state, batch, key, learning_rates[i])
+                state, metrics = programs[count](state, batch, key, rates)
             self.recompiles_after_first += compiled.count
             pending.append(metrics)
-            if i + 1 < last:
+            if turn + 1 < len(runs):
                 # While the devices work on this step, the host gets the next one's batch.
-                batch = self._next(batches, i + 1)
+                ahead = self._next(batches, learning_rates, *runs[turn + 1])
             with self.clock.of("train"):
-                # One step in flight: enough to keep the devices busy, and the time between
-                # two completions is a step's duration.
+                # One dispatch in flight: enough to keep the devices busy, and the time between
+                # two completions is that of its steps.
                 jax.block_until_ready(pending[-2:][0])
             now = time.monotonic()
-            self.clock.step_ms.append(1e3 * (now - since))
+            for _ in range(count):
+                self.clock.step_ms.append(1e3 * (now - since) / count)
             since = now
 
-            done = i + 1
+            done = i + count
             pause = done == last or done % eval_every == 0 or done % save_every == 0
             if pause or done % log_every == 0:
                 scalars = self._account(phase, batches, pending, done)
@@ -220,18 +223,42 @@ class Trainer:
         progress.close()
         return state
 
-    def _next(self, batches, i: int) -> dict[str, jax.Array]:
+    def _dispatches(self, first: int, last: int) -> list[tuple[int, int]]:
+        """Divides steps into (first, count) that are started at once, none across an account."""
+        several = self.devices.execution.steps_per_dispatch
+        runs = []
+        while first < last:
+            end = min([(first // every + 1) * every for every in self._every] + [last])
+            count = several if first + several <= end else 1
+            runs.append((first, count))
+            first += count
+        return runs
+
+    def _step_of(self, phase, count: int, state, inputs: tuple, key) -> Callable:
+        batch, rates = inputs
+        return self._compiled(
+            ("train", phase.network, phase.task, phase.tx),
+            lambda: self.devices.train_step(phase.network, phase.task, phase.tx, several=count > 1),
+            *(state, batch, key, rates),
+        )
+
+    def _next(self, batches, learning_rates, i: int, count: int) -> tuple[dict, np.ndarray]:
+        """Gets the batches of `count` steps onto the devices, with their learning rates."""
         with self.clock.of("input"):
-            return self.devices.put_batch(batches[i], train=True)
+            if count == 1:
+                return self.devices.put_batch(batches[i], train=True), learning_rates[i]
+            several = self.devices.put_batches([batches[j] for j in range(i, i + count)])
+            return several, learning_rates[i : i + count]
 
     def _account(self, phase, batches, pending, done: int) -> dict[str, float]:
         """Writes the mean over the steps since the last account; stops on a bad loss."""
         with self.clock.of("train"):
-            history = [jax.device_get(self.devices.get(m)) for m in pending]
-        for i, metrics in enumerate(history, start=done - len(history)):
-            if not np.isfinite(metrics["loss"]):
-                raise self._diverged(phase, batches, i)
-        means = {k: float(np.mean([m[k] for m in history])) for k in history[0]}
+            parts = [jax.device_get(self.devices.get(m)) for m in pending]
+        history = {k: np.concatenate([np.atleast_1d(m[k]) for m in parts]) for k in parts[0]}
+        (bad,) = np.nonzero(~np.isfinite(history["loss"]))
+        if len(bad):
+            raise self._diverged(phase, batches, done - len(history["loss"]) + bad[0])
+        means = {k: float(np.mean(v)) for k, v in history.items()}
         learning_rate = float(phase.learning_rates[done - 1])
         self._log.write(phase.name, "train", done, {**means, "learning_rate": learning_rate})
         return {"loss": means["loss"]}

@@ -6,6 +6,7 @@ per device and averages by hand; batch normalisation must be told the axis. Both
 a single device computes.
 """
 
+import dataclasses
 from collections.abc import Callable
 from functools import partial
 from typing import Any, Literal
@@ -30,6 +31,27 @@ Metrics = dict[str, Any]
 Parallel = Literal["jit", "pmap"]
 
 
+@dataclasses.dataclass(frozen=True)
+class Execution:
+    """How steps are computed on the devices.
+
+    Attributes:
+        micro_batches: parts of a batch that are computed one after the other, their gradients
+            averaged, for batches that do not fit. Part i takes every micro_batches-th example
+            from the i-th on. Batch normalisation sees one part at a time, so with it the result
+            is that of smaller batches; without it, that of the whole one.
+        steps_per_dispatch: steps that the host starts at once, for networks whose steps are
+            shorter than it takes to start one. Not worth it on a CPU, where XLA computes
+            convolutions inside of loops on one core.
+        remat: recompute in the backward pass what lies between convolutions and products,
+            which takes about half of the memory of activations, and more time.
+    """
+
+    micro_batches: int = 1
+    steps_per_dispatch: int = 1
+    remat: bool = False
+
+
 def train_step(
     state: TrainState,
     batch: Batch,
@@ -40,6 +62,7 @@ def train_step(
     task: Task,
     tx: optax.GradientTransformation,
     axis_name: str | None = None,
+    execution: Execution | None = None,
 ) -> tuple[TrainState, Metrics]:
     """Takes one optimiser step.
 
@@ -56,17 +79,18 @@ def train_step(
         task: loss and input of the network.
         tx: maps gradients to ascent directions (`optax.scale_by_adam()` and the like).
         axis_name: the mapped axis under pmap.
+        execution: micro-batches and rematerialisation; by default neither.
 
     Returns:
         The next state, and f32[] values: loss, its parts, gradient norm.
     """
+    execution = execution or Execution()
     key = jax.random.fold_in(key, state.step)
-    batch = task.prepare(batch, example_keys(key, batch), True)
     device = 0 if axis_name is None else jax.lax.axis_index(axis_name)
-    rngs = {"dropout": jax.random.fold_in(jax.random.fold_in(key, _DROPOUT), device)}
+    dropout = jax.random.fold_in(jax.random.fold_in(key, _DROPOUT), device)
 
-    def loss_fn(params):
-        variables = {"params": params, "batch_stats": state.batch_stats}
+    def loss_fn(params, batch_stats, batch, rngs):
+        variables = {"params": params, "batch_stats": batch_stats}
         outputs, updates = network.apply(
             variables, batch["input"], train=True, mutable=["batch_stats"], rngs=rngs
         )
@@ -74,15 +98,80 @@ def train_step(
         means = {name: jnp.mean(value) for name, value in parts.items()}
         return jnp.mean(per_example), (means, updates.get("batch_stats", {}))
 
-    (loss, (parts, batch_stats)), gradients = jax.value_and_grad(loss_fn, has_aux=True)(
-        state.params
-    )
+    if execution.remat:
+        loss_fn = jax.checkpoint(loss_fn, policy=jax.checkpoint_policies.dots_saveable)
+
+    def gradients_of(batch, keys, batch_stats, dropout):
+        batch = task.prepare(batch, keys, True)
+        (loss, (parts, batch_stats)), gradients = jax.value_and_grad(loss_fn, has_aux=True)(
+            state.params, batch_stats, batch, {"dropout": dropout}
+        )
+        return (gradients, loss, parts), batch_stats
+
+    shares = (batch, example_keys(key, batch))
+    if execution.micro_batches == 1:
+        means, batch_stats = gradients_of(*shares, state.batch_stats, dropout)
+    else:
+        means, batch_stats = _averaged(
+            gradients_of, shares, state.batch_stats, dropout, execution.micro_batches
+        )
     if axis_name is not None:
-        gradients, loss, parts = jax.lax.pmean((gradients, loss, parts), axis_name)
+        means = jax.lax.pmean(means, axis_name)
+    gradients, loss, parts = means
     direction, opt_state = tx.update(gradients, state.opt_state, state.params)
     params = jax.tree.map(lambda p, d: p - learning_rate * d, state.params, direction)
     state = TrainState(state.step + 1, params, batch_stats, opt_state)
     return state, {"loss": loss, **parts, "gradient_norm": optax.tree.norm(gradients)}
+
+
+def _averaged(
+    gradients_of: Callable, shares: Any, batch_stats: Any, dropout: jax.Array, count: int
+) -> tuple[Any, Any]:
+    """Averages over `count` parts of a batch; every part takes its share of every device."""
+
+    def split(x: jax.Array) -> jax.Array:
+        return jnp.swapaxes(x.reshape(-1, count, *x.shape[1:]), 0, 1)
+
+    def add(carried, numbered):
+        (batch_stats, total), (number, share) = carried, numbered
+        own = jax.random.fold_in(dropout, number)
+        found, batch_stats = gradients_of(*share, batch_stats, own)
+        return (batch_stats, jax.tree.map(jnp.add, total, found)), None
+
+    parts = jax.tree.map(split, shares)
+    first = jax.tree.map(lambda x: x[0], parts)
+    shapes, _ = jax.eval_shape(gradients_of, *first, batch_stats, dropout)
+    nothing = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+    (batch_stats, total), _ = jax.lax.scan(add, (batch_stats, nothing), (jnp.arange(count), parts))
+    return jax.tree.map(lambda x: x / count, total), batch_stats
+
+
+def train_steps(
+    state: TrainState,
+    batches: Batch,
+    key: jax.Array,
+    learning_rates: jax.Array,
+    *,
+    step: Callable[..., tuple[TrainState, Metrics]],
+) -> tuple[TrainState, Metrics]:
+    """Takes several optimiser steps in one program: what as many calls of `step` would do.
+
+    Args:
+        state: is updated; donate it.
+        batches: the batches of S steps, stacked in front.
+        key: the run's PRNG key.
+        learning_rates: f32[S].
+        step: `train_step` with its settings.
+
+    Returns:
+        The state after S steps, and f32[S] values.
+    """
+
+    def take(state, inputs):
+        batch, learning_rate = inputs
+        return step(state, batch, key, learning_rate)
+
+    return jax.lax.scan(take, state, (batches, learning_rates))
 
 
 def example_keys(key: jax.Array, batch: Batch) -> jax.Array:
@@ -98,19 +187,26 @@ class Devices:
         count: number of devices that share a batch.
         replicated: the sharding of what every device holds whole.
         split: the sharding of what is divided along its first axis.
+        execution: how steps are computed.
     """
 
-    def __init__(self, parallel: Parallel = "jit", devices: list | None = None):
+    def __init__(
+        self,
+        parallel: Parallel = "jit",
+        devices: list | None = None,
+        execution: Execution | None = None,
+    ):
         self.parallel = parallel
+        self.execution = execution or Execution()
         self._devices = devices or jax.devices()
         self.count = len(self._devices)
         # Auto axes: with explicit ones (the default of newer JAX) sharding becomes part of
         # every array's type, and losses that index by integer labels stop tracing.
-        mesh = jax.make_mesh(
+        self._mesh = jax.make_mesh(
             (self.count,), (AXIS,), axis_types=(AxisType.Auto,), devices=self._devices
         )
-        self.replicated = NamedSharding(mesh, PartitionSpec())
-        self.split = NamedSharding(mesh, PartitionSpec(AXIS))
+        self.replicated = NamedSharding(self._mesh, PartitionSpec())
+        self.split = NamedSharding(self._mesh, PartitionSpec(AXIS))
 
     @property
     def axis_name(self) -> str | None:
@@ -142,15 +238,39 @@ class Devices:
             batch = {k: v.reshape(self.count, -1, *v.shape[1:]) for k, v in batch.items()}
         return jax.device_put(batch, self.split)
 
-    def train_step(self, network: nn.Module, task: Task, tx) -> Callable:
-        """Compiles `train_step` for these devices, the state donated."""
-        step = partial(train_step, network=network, task=task, tx=tx, axis_name=self.axis_name)
+    def put_batches(self, batches: list[dict[str, np.ndarray]]) -> Batch:
+        """Stacks the batches of several training steps, and splits each over the devices."""
+        size = len(next(iter(batches[0].values())))
+        index = {"index": np.arange(size, dtype=np.int32)}
+        stacked = jax.tree.map(lambda *x: np.stack(x), *[{**batch, **index} for batch in batches])
+        if self.parallel == "pmap":
+            shape = (len(batches), self.count, -1)
+            stacked = {
+                k: v.reshape(*shape, *v.shape[2:]).swapaxes(0, 1) for k, v in stacked.items()
+            }
+            return jax.device_put(stacked, self.split)
+        return jax.device_put(stacked, NamedSharding(self._mesh, PartitionSpec(None, AXIS)))
+
+    def train_step(self, network: nn.Module, task: Task, tx, *, several: bool = False) -> Callable:
+        """Compiles `train_step`, or `train_steps`, for these devices, the state donated."""
+        step = partial(
+            train_step,
+            network=network,
+            task=task,
+            tx=tx,
+            axis_name=self.axis_name,
+            execution=self.execution,
+        )
+        split = self.split
+        if several:
+            step = partial(train_steps, step=step)
+            split = NamedSharding(self._mesh, PartitionSpec(None, AXIS))
         if self.parallel == "pmap":
             # The learning rate and the key are the same on every device.
             return jax.pmap(step, AXIS, in_axes=(0, 0, None, None), donate_argnums=0)
         return jax.jit(
             step,
-            in_shardings=(self.replicated, self.split, None, None),
+            in_shardings=(self.replicated, split, None, None),
             out_shardings=(self.replicated, self.replicated),
             donate_argnums=0,
         )
