@@ -3,14 +3,16 @@
 import dataclasses
 import errno
 import os
+import signal
 import sys
 import threading
 from collections.abc import Callable, Mapping
-from typing import Any, TypeVar
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
 
 import tyro
 
-from jaxbed.errors import DivergedError, InputError
+from jaxbed.errors import DivergedError, InputError, StoppedError
 
 Config = TypeVar("Config")
 
@@ -23,19 +25,44 @@ _DISK = {
 }
 
 
-def run(main: Callable[[Config], object], config: type[Config], *, doc: str | None) -> None:
+class Command(NamedTuple):
+    """What a first word on the command line does instead: takes its own parsed configuration.
+
+    Attributes:
+        main: as of `run`.
+        config: likewise; its docstring is the help.
+    """
+
+    main: Callable[[Any], object]
+    config: type
+
+
+def run(
+    main: Callable[[Config], object],
+    config: type[Config],
+    *,
+    doc: str | None,
+    commands: Mapping[str, Command] | None = None,
+) -> None:
     """Parses the command line, runs `main` and leaves the process with its exit status.
 
     0 when `main` returns; 2 for bad input or configuration, told in one sentence without a
-    traceback; 1 for anything else. Nothing heavy is imported before the line is parsed, so
-    `--help` is quick.
+    traceback; 143 after SIGTERM, when what was trained is saved; 1 for anything else. Nothing
+    heavy is imported before the line is parsed, so `--help` is quick.
 
     Args:
         main: takes the parsed configuration.
         config: a dataclass; its field docstrings are the help.
         doc: the command's module docstring, shown by `--help`.
+        commands: what is done instead when the line begins with a word.
     """
-    parsed = tyro.cli(config, description=doc)
+    word, rest = sys.argv[1:2], sys.argv[2:]
+    if commands and word and word[0] in commands:
+        main, config = commands[word[0]]
+        program = f"{Path(sys.argv[0]).name} {word[0]}"
+        parsed = tyro.cli(config, prog=program, args=rest)
+    else:
+        parsed = tyro.cli(config, description=doc)
     threading.excepthook = _in_thread
     try:
         main(parsed)
@@ -45,6 +72,8 @@ def run(main: Callable[[Config], object], config: type[Config], *, doc: str | No
         sys.exit(_tell(str(error), status=2))
     except DivergedError as error:
         sys.exit(_tell(str(error), status=1))
+    except StoppedError as error:
+        sys.exit(_tell(str(error), status=128 + signal.SIGTERM))
     except OSError as error:
         if error.errno not in _DISK:
             raise

@@ -13,3 +13,10 @@ class DivergedError(Exception):
 
     The message names the step and the file that keeps the step's batch.
     """
+
+
+class StoppedError(Exception):
+    """Somebody asked the process to end, and what was done so far is saved; commands exit with 143.
+
+    The message says where it stopped and how to go on.
+    """

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from jaxbed import machine, report_text
+from jaxbed import report_text, workdirs
 from jaxbed.errors import InputError
 from jaxbed.whole_files import plain, write_json, write_text
 
@@ -23,9 +23,6 @@ if TYPE_CHECKING:
 Verdict = Literal["reproduced", "not reproduced", "not comparable"]
 
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
-
-# Where a run lies and what it runs on: none of them changes what it computes.
-_FREE_ON_RESUME = {"resume", "workdir", "data_dir", *machine.FLAGS}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -159,14 +156,15 @@ def open_workdir(workdir: Path, config: Mapping[str, Any], *, resume: bool) -> N
         resume: whether to go on with the run that is there.
 
     Raises:
-        InputError: the folder cannot be written; holds a run and `resume` is False; or its
-            run has another configuration.
+        InputError: the folder cannot be written; another process is at work in it; it holds a
+            run and `resume` is False; or its run has another configuration.
     """
     path = workdir / "config.json"
     try:
         workdir.mkdir(parents=True, exist_ok=True)
+        workdirs.lock(workdir)
         if path.exists():
-            _check_same_run(path, plain(config), resume=resume)
+            workdirs.check_same_run(path, plain(config), resume=resume)
             return
         started_with = {
             "config": config,
@@ -292,6 +290,7 @@ def write_report(
             },
             "timing": dataclasses.asdict(timing),
             "environment": environment,
+            "parameters": _parameters(workdir),
             "claims": [
                 {
                     "id": figure.id,
@@ -319,6 +318,12 @@ def write_report(
     return workdir / "report.md"
 
 
+def _parameters(workdir: Path) -> dict[str, str]:
+    """Reads the hashes of trained parameters, by stretch of training."""
+    path = workdir / "parameters.json"
+    return json.loads(path.read_text()) if path.is_file() else {}
+
+
 def _answer(
     published: Sequence[Published], claims: Sequence[Claim], why_missing: str
 ) -> list[Claim]:
@@ -335,29 +340,6 @@ def _answer(
         given.get(figure.id, Claim(figure.id, None, "not comparable", why_missing))
         for figure in published
     ]
-
-
-def _check_same_run(path: Path, asked: dict[str, Any], *, resume: bool) -> None:
-    if not resume:
-        raise InputError(
-            f"--workdir {path.parent} already holds a run ({path.name}); "
-            "go on with it by --resume, or name another folder."
-        )
-    try:
-        stored = json.loads(path.read_text())["config"]
-        names = [name for name in {**stored, **asked} if name not in _FREE_ON_RESUME]
-    except (ValueError, KeyError, TypeError) as error:
-        raise InputError(
-            f"{path} is no configuration of a run, so there is nothing to --resume; "
-            "name another --workdir."
-        ) from error
-    for name in names:
-        was, is_now = (x.get(name, "(absent)") for x in (stored, asked))
-        if was != is_now:
-            raise InputError(
-                f"--resume of {path.parent}: its {name} was {json.dumps(was)} and is now "
-                f"{json.dumps(is_now)}; ask for the same again, or name another --workdir."
-            )
 
 
 def _versions() -> dict[str, str]:

@@ -137,7 +137,7 @@ def test_the_json_report_has_the_agreed_fields(tmp_path):
     found = loads(tmp_path / "report.json")
     assert list(found) == [
         *("experiment", "finished", "data", "results", "models"),
-        *("timing", "environment", "claims"),
+        *("timing", "environment", "parameters", "claims"),
     ]
     assert found["finished"] is True
     assert list(found["data"]) == ["name", "split", "subjects_shared", "train", "test"]
@@ -324,3 +324,22 @@ def test_a_file_whose_writing_fails_stays_what_it_was(tmp_path):
         whole_files.write_whole(path, fail)
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_second_process_is_kept_out_of_a_workdir(tmp_path):
+    workdir = tmp_path / "run"
+    report.open_workdir(workdir, {"seed": 0}, resume=False)
+    report.open_workdir(workdir, {"seed": 0}, resume=True)  # this process may
+    code = (
+        "import sys; from pathlib import Path; from jaxbed import report\n"
+        "from jaxbed.errors import InputError\n"
+        "try: report.open_workdir(Path(sys.argv[1]), {'seed': 0}, resume=True)\n"
+        "except InputError as error: print(error)\n"
+    )
+    told = subprocess.run(
+        [sys.executable, "-c", code, workdir], capture_output=True, text=True, check=True
+    ).stdout
+    assert (
+        told
+        == f"--workdir {workdir} is in use by another run; wait for it, or name another folder.\n"
+    )

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -115,8 +116,11 @@ def test_parts_of_a_batch_are_normalised_by_themselves():
 def test_resuming_gives_the_uninterrupted_run_bit_for_bit(tmp_path):
     _, whole = trained(tmp_path / "whole", 8)
     trained(tmp_path / "parts", 4)
+    hashes = tmp_path / "parts" / "parameters.json"
+    early = hashes.read_text()
     _, resumed = trained(tmp_path / "parts", 8, resume=True)
     assert flat(resumed).tobytes() == flat(whole).tobytes()
+    assert hashes.read_text() == (tmp_path / "whole" / "parameters.json").read_text() != early
     assert read_metrics(tmp_path / "parts") == read_metrics(tmp_path / "whole")
 
 
@@ -127,25 +131,37 @@ def test_resuming_a_finished_run_trains_nothing(tmp_path):
     assert flat(again).tobytes() == flat(done).tobytes()
 
 
+def worker(workdir):
+    """Starts a process that trains the tiny network, resuming."""
+    script = Path(__file__).with_name("train_tiny.py")
+    return subprocess.Popen(
+        [sys.executable, str(script), str(workdir)],
+        env={**os.environ, "PYTHONPATH": str(script.parent.parent)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
 @pytest.mark.slow
-def test_a_killed_run_resumes_to_the_same_parameters(tmp_path):
-    """kill -9 at random moments, some of them while a checkpoint is being written."""
-    worker = Path(__file__).with_name("train_tiny.py")
-    environment = {**os.environ, "PYTHONPATH": str(worker.parent.parent)}
+def test_a_stopped_or_killed_run_resumes_to_the_same_parameters(tmp_path):
+    """SIGTERM, then kill -9 at random moments, some while a checkpoint is being written."""
+    reference = worker(tmp_path / "whole").communicate(timeout=120)[0].split()[-1]
+    stopped = worker(tmp_path / "killed")
+    for _ in range(4):
+        stopped.stdout.readline()
+    stopped.terminate()
+    _, told = stopped.communicate(timeout=60)
+    assert stopped.returncode == 143
+    step = int(re.search(r"error: stopped as asked, at step (\d+) of tiny", told)[1])
+    assert 4 <= step < 30
+    assert max(int(x.name) for x in (tmp_path / "killed/checkpoints/tiny/last").iterdir()) == step
+    assert "Traceback" not in told
 
-    def start(workdir):
-        return subprocess.Popen(
-            [sys.executable, str(worker), str(workdir)],
-            env=environment,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-
-    reference = start(tmp_path / "whole").communicate(timeout=120)[0].split()[-1]
     moment = random.Random(0)
     killed = 0
     for _ in range(3):
-        process = start(tmp_path / "killed")
+        process = worker(tmp_path / "killed")
         for _ in range(moment.randint(1, 12)):  # a line per training step
             process.stdout.readline()
         time.sleep(moment.uniform(0, 0.05))
@@ -153,7 +169,7 @@ def test_a_killed_run_resumes_to_the_same_parameters(tmp_path):
         process.send_signal(signal.SIGKILL)
         process.wait()
     assert killed
-    assert start(tmp_path / "killed").communicate(timeout=120)[0].split()[-1] == reference
+    assert worker(tmp_path / "killed").communicate(timeout=120)[0].split()[-1] == reference
 
 
 def test_nothing_is_compiled_after_the_first_step(tmp_path):

@@ -2,8 +2,13 @@
 
 import contextlib
 import errno
-from collections.abc import Iterator
+import hashlib
+import json
+import shutil
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TypeVar
 
 import jax
 import numpy as np
@@ -12,16 +17,23 @@ from absl import logging as absl_logging
 
 from jaxbed.errors import InputError
 from jaxbed.training.state import TrainState, Tree
+from jaxbed.whole_files import write_json
 
 # Orbax logs every failure with the traces of all its threads, and then raises it.
 absl_logging.set_verbosity(absl_logging.FATAL)
 
+CHECKSUMS = "checksums.json"
+"""File of a checkpoint: the SHA-256 of every other file in it. Orbax has none of the values."""
+
+Read = TypeVar("Read")
+
 
 class Checkpoints:
-    """Keeps the last two states and the one with the lowest score.
+    """Keeps the last two states and the two with the lowest scores.
 
     A checkpoint appears under its final name only when it is complete, so whatever a
-    killed process leaves behind can be resumed from.
+    killed process leaves behind can be resumed from. Where a file of the newest one was damaged
+    later, the one before it is read, which stderr tells.
 
     Attributes:
         folder: holds `last/STEP` and `best/STEP`.
@@ -30,8 +42,9 @@ class Checkpoints:
     def __init__(self, folder: Path):
         self.folder = folder.absolute()
         self._last = _manager(self.folder / "last", keep=2)
-        self._best = _manager(self.folder / "best", keep=1)
-        self._lowest = self._best_score()
+        self._best = _manager(self.folder / "best", keep=2)
+        lowest = _newest(self._best, lambda step: float(_read_about(self._best, step)["score"]))
+        self._lowest = float("inf") if lowest is None else lowest
 
     def save(self, state: TrainState) -> None:
         """Writes the last state."""
@@ -52,7 +65,7 @@ class Checkpoints:
             like: a state, or shapes, of the same network and optimiser.
 
         Raises:
-            InputError: the checkpoint is of another network, or cannot be read.
+            InputError: the checkpoint is of another network, or every one is damaged.
         """
         return _restore(self._last, like)
 
@@ -75,12 +88,6 @@ class Checkpoints:
             if "No space left" not in str(error):
                 raise
             raise OSError(errno.ENOSPC, "No space left on device", str(self.folder)) from error
-
-    def _best_score(self) -> float:
-        step = self._best.latest_step()
-        if step is None:
-            return float("inf")
-        return _read_about(self._best, step)["score"]
 
 
 def leaf_shapes(tree: Tree) -> dict[str, str]:
@@ -105,38 +112,104 @@ def _manager(folder: Path, *, keep: int) -> ocp.CheckpointManager:
 def _save(manager: ocp.CheckpointManager, state: TrainState, score: float | None) -> None:
     step = int(state.step)
     about = {"score": score, "leaves": leaf_shapes(state)}
-    manager.save(
+    saved = manager.save(
         step,
         args=ocp.args.Composite(state=ocp.args.PyTreeSave(state), about=ocp.args.JsonSave(about)),
     )
+    if saved and jax.process_index() == 0:
+        folder = _folder(manager, step)
+        write_json(folder / CHECKSUMS, _checksums(folder))
 
 
 def _read_about(manager: ocp.CheckpointManager, step: int) -> dict:
-    try:
-        return manager.restore(step, args=ocp.args.Composite(about=ocp.args.JsonRestore())).about
-    except Exception as error:
-        raise _unreadable(manager, step) from error
+    return manager.restore(step, args=ocp.args.Composite(about=ocp.args.JsonRestore())).about
 
 
 def _restore(manager: ocp.CheckpointManager, like: TrainState) -> TrainState | None:
-    step = manager.latest_step()
-    if step is None:
-        return None
-    _same_network(_read_about(manager, step)["leaves"], leaf_shapes(like), manager, step)
     # As host arrays: a checkpoint does not remember how many devices wrote it.
     to_host = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), like)
     wanted = ocp.args.PyTreeRestore(item=like, restore_args=to_host)
-    try:
+
+    def read(step: int) -> TrainState:
+        _same_network(_read_about(manager, step)["leaves"], leaf_shapes(like), manager, step)
         return manager.restore(step, args=ocp.args.Composite(state=wanted)).state
-    except Exception as error:
-        raise _unreadable(manager, step) from error
+
+    return _newest(manager, read)
 
 
-def _unreadable(manager: ocp.CheckpointManager, step: int) -> InputError:
-    return InputError(
-        f"checkpoint {Path(manager.directory) / str(step)} cannot be read; delete that folder to "
-        "go on from the one before it."
-    )
+def _newest(manager: ocp.CheckpointManager, read: Callable[[int], Read]) -> Read | None:
+    """Reads the newest checkpoint that is whole, and sets newer ones aside.
+
+    Returns:
+        What `read` makes of its step; None where there is no checkpoint.
+
+    Raises:
+        InputError: none is whole.
+    """
+    damaged: dict[int, str] = {}
+    for step in sorted(manager.all_steps(), reverse=True):
+        damaged[step] = _damage(_folder(manager, step))
+        if damaged[step]:
+            continue
+        try:
+            found = read(step)
+        except InputError:
+            raise
+        except Exception as error:  # orbax, TensorStore and JSON each raise their own
+            damaged[step] = f"{type(error).__name__} on reading it"
+            continue
+        del damaged[step]
+        for newer, reason in damaged.items():
+            _set_aside(manager, newer, f"{reason}; going on from {step}, the one before it")
+        return found
+    if damaged:
+        raise InputError(
+            f"every checkpoint in {manager.directory} is damaged ({damaged[max(damaged)]}); "
+            "delete that folder to begin anew."
+        )
+    return None
+
+
+def _set_aside(manager: ocp.CheckpointManager, step: int, why: str) -> None:
+    """Renames a checkpoint, so that its step can be written again; tells so."""
+    folder = _folder(manager, step)
+    aside = folder.with_name(f"damaged-{step}")
+    print(f"warning: checkpoint {folder} is damaged, now {aside.name}: {why}.", file=sys.stderr)
+    shutil.rmtree(aside, ignore_errors=True)
+    with contextlib.suppress(FileNotFoundError):  # another process was faster
+        folder.rename(aside)
+    manager.reload()
+
+
+def _damage(folder: Path) -> str:
+    """Tells what is damaged in a checkpoint; empty where nothing is known to be."""
+    try:
+        expected = json.loads((folder / CHECKSUMS).read_bytes())
+    except FileNotFoundError:  # killed before it was written
+        return ""
+    except (OSError, ValueError, RecursionError):
+        return f"{CHECKSUMS} cannot be read"
+    found = _checksums(folder)
+    if found == expected:
+        return ""
+    known = expected if isinstance(expected, dict) else {}
+    changed = sorted(n for n in found.keys() | known.keys() if found.get(n) != known.get(n))
+    return f"{changed[0]!r} is not what was written"
+
+
+def _checksums(folder: Path) -> dict[str, str]:
+    """Returns the SHA-256 of every file in a folder, in hexadecimal, by path."""
+    sums = {}
+    for path in sorted(folder.rglob("*")):
+        if path.is_file() and not path.name.startswith(CHECKSUMS):
+            with path.open("rb") as file:
+                name = path.relative_to(folder).as_posix()
+                sums[name] = hashlib.file_digest(file, "sha256").hexdigest()
+    return sums
+
+
+def _folder(manager: ocp.CheckpointManager, step: int) -> Path:
+    return Path(manager.directory) / str(step)
 
 
 def _same_network(
@@ -147,7 +220,7 @@ def _same_network(
     names = sorted(k for k in found.keys() | wanted.keys() if found.get(k) != wanted.get(k))
     name = names[0]
     raise InputError(
-        f"checkpoint {Path(manager.directory) / str(step)} is of another network: {name} is "
+        f"checkpoint {_folder(manager, step)} is of another network: {name} is "
         f"{found.get(name, 'absent')} in the checkpoint and {wanted.get(name, 'absent')} in this "
         f"configuration ({len(names)} such leaves); use its configuration or another --workdir."
     )

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import json
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,14 +15,16 @@ from flax import linen as nn
 
 from jaxbed.data.batches import Arrays, eval_batches, train_batches
 from jaxbed.efficiency.clocks import RecompilationCounter
-from jaxbed.errors import DivergedError
+from jaxbed.errors import DivergedError, StoppedError
 from jaxbed.training.checkpoint import Checkpoints
 from jaxbed.training.clock import Clock
 from jaxbed.training.evaluation import measure_program, predict_program
 from jaxbed.training.logs import MetricLog, Progress
-from jaxbed.training.state import TrainState, quick_compilation, start
+from jaxbed.training.state import TrainState, parameter_hash, quick_compilation, start
 from jaxbed.training.step import Devices, example_keys
+from jaxbed.training.stopping import sigterm_noted
 from jaxbed.training.task import Task
+from jaxbed.whole_files import write_json
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,17 +103,22 @@ class Trainer:
 
         Raises:
             DivergedError: a loss was not finite.
+            StoppedError: SIGTERM came; the state is saved.
             InputError: the checkpoint to resume from is of another network or unreadable.
         """
         checkpoints = Checkpoints(self.workdir / "checkpoints" / phase.name)
         try:
             state = self._restored_or(phase, checkpoints, train, initial)
             self._log.forget_after(phase.name, int(state.step))
-            state = self._run(phase, self.devices.put_state(state), train, watch, checkpoints)
+            with sigterm_noted() as stopped:
+                state = self.devices.put_state(state)
+                state = self._run(phase, state, train, watch, checkpoints, stopped)
         finally:
             with self.clock.of("checkpoint"):
                 checkpoints.close()
-        return jax.device_get(self.devices.get(state))
+        state = jax.device_get(self.devices.get(state))
+        self._keep_hash(phase.name, state)
+        return state
 
     def best(self, phase: Phase, train: Arrays) -> TrainState:
         """Returns, of a phase that was fitted, the state whose watched loss was lowest."""
@@ -174,7 +182,7 @@ class Trainer:
         one = {name: array[:1] for name, array in train.items()}
         return jax.eval_shape(init, {**one, "index": np.zeros(1, np.int32)})
 
-    def _run(self, phase, state, train, watch, checkpoints) -> TrainState:
+    def _run(self, phase, state, train, watch, checkpoints, stopped) -> TrainState:
         log_every, eval_every, save_every = self._every
         first, last = int(self.devices.get(state).step), len(phase.learning_rates)
         if first >= last:
@@ -220,6 +228,8 @@ class Trainer:
             if pause:
                 self._pause(phase, state, watch, checkpoints, done)
                 since = time.monotonic()
+            if stopped() and done < last:
+                raise self._stopped(phase, state, checkpoints, done)
         progress.close()
         return state
 
@@ -275,6 +285,20 @@ class Trainer:
         if last or done % save_every == 0:
             with self.clock.of("checkpoint"):
                 checkpoints.save(state)
+
+    def _stopped(self, phase, state, checkpoints, done: int) -> StoppedError:
+        with self.clock.of("checkpoint"):
+            checkpoints.save(self.devices.get(state))
+        return StoppedError(
+            f"stopped as asked, at step {done} of {phase.name}, which is saved; run the same "
+            "command with --resume to go on."
+        )
+
+    def _keep_hash(self, name: str, state: TrainState) -> None:
+        """Adds the parameters' hash to `parameters.json`: equal runs have equal ones."""
+        path = self.workdir / "parameters.json"
+        known = json.loads(path.read_text()) if path.is_file() else {}
+        write_json(path, {**known, name: parameter_hash(state.variables)})
 
     def _diverged(self, phase, batches, step: int) -> DivergedError:
         kept = self.workdir / "diverged_batch.npz"
