@@ -1,0 +1,1 @@
+"""What runs all night: a video source, alerts, and a page to watch them. It imports no JAX."""
