@@ -565,8 +565,9 @@ def test_a_closed_window_and_odd_names_harm_nothing():
 # ---- Processes
 
 PROGRAM = """
-import sys, time
+import signal, sys, time
 from pathlib import Path
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored below a job in the background
 import numpy as np
 from jaxbed.monitor.alerts import Rule
 from jaxbed.monitor.captures import find_origin

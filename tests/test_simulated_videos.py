@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from data_prep import simulated_videos, sleep_video
-from experiments import sleep_posture
+from experiments import sleep_posture, sleep_posture_study
 from jaxbed.data.prepared_night import read_night_images
 from jaxbed.errors import InputError
 
@@ -32,7 +32,7 @@ def test_simulated_videos_are_prepared_and_trained_on(tmp_path):
         assert begin_s < time_s <= end_s + LAG_S
     assert np.bincount(images.posture).min() >= 6
 
-    report = sleep_posture.main(
+    asked = sleep_posture.resolved(
         sleep_posture.Config(
             preset="smoke",
             data="sleep_video",
@@ -43,6 +43,7 @@ def test_simulated_videos_are_prepared_and_trained_on(tmp_path):
             workdir=tmp_path / "run",
         )
     )
+    report = sleep_posture_study.run(asked)
     told = json.loads(report.with_suffix(".json").read_text())
     assert told["finished"]
     assert told["data"]["train"] + told["data"]["test"] == len(images)
