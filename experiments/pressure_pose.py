@@ -18,9 +18,9 @@ from typing import Any, Literal
 
 import numpy as np
 
-from jaxbed.cli import by_preset, run
+from jaxbed.cli import Resume, by_preset, run
 from jaxbed.errors import InputError
-from jaxbed.machine import Machine
+from jaxbed.machine import Training
 
 Arm = Literal["shglass", "poseattention", "pyranet", "hrpose", "respose"]
 ARMS: tuple[Arm, ...] = ("shglass", "poseattention", "pyranet", "hrpose", "respose")
@@ -77,7 +77,7 @@ EPOCHS = 140
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(Machine):
+class Config(Training):
     """Settings; those without a default follow --preset."""
 
     preset: Literal["smoke", "quick", "long", "paper"] = "quick"
@@ -86,8 +86,8 @@ class Config(Machine):
     published networks at 256x256, for an accelerator."""
     workdir: Path = Path("runs/pressure_pose")
     """Where everything is written."""
-    resume: bool = False
-    """Go on from the last checkpoints in --workdir."""
+    resume: Resume = False
+    """Go on from the last checkpoints in --workdir; begin where there are none."""
     data: Literal["simulated", "slp"] = "simulated"
     """Simulated sleepers with exact joints, or the pressure maps of SLP with annotated ones."""
     data_dir: Path | None = None
@@ -134,8 +134,6 @@ class Config(Machine):
 
     quick_compile: bool | None = None
     """Compile faster to slower programs; pays for a handful of steps on a CPU."""
-    parallel: Literal["jit", "pmap"] = "jit"
-    """How devices share a batch."""
 
 
 def main(config: Config) -> Path:

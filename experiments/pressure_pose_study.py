@@ -23,7 +23,6 @@ from jaxbed.simulate.skeleton import JOINTS
 from jaxbed.tasks.pressure_pose import STRIDE, Augmentation, Frame, pose_task, skeleton_of
 from jaxbed.training.loop import Phase, Trainer
 from jaxbed.training.state import initialise
-from jaxbed.training.step import Devices
 from jaxbed.training.task import Task
 
 SKELETON = skeleton_of(JOINTS)
@@ -67,8 +66,7 @@ def run(config: Config) -> Path:
     split = divide(maps, config)
     print(f"{maps.name}: {len(maps)} maps, {split.description}", file=sys.stderr)
     sides = as_sides(maps, split)
-    devices = Devices(config.parallel)
-    _check_data(config, devices, sides)
+    devices = config.devices(config.batch_size, len(split.train))
     if config.steps is None:
         per_epoch = len(split.train) // config.batch_size
         config = dataclasses.replace(config, steps=EPOCHS * per_epoch)
@@ -207,14 +205,3 @@ def learning_rates(config: Config) -> np.ndarray:
     warm_up = min(100, max(1, steps // 10))
     rate = optax.warmup_cosine_decay_schedule(peak / 50, peak, warm_up, max(steps, 2), peak / 50)
     return np.asarray(jax.vmap(rate)(at), np.float32)
-
-
-def _check_data(config: Config, devices: Devices, sides: Sides) -> None:
-    count, batch_size = len(sides.train["pressure"]), config.batch_size
-    if batch_size % devices.count:
-        raise InputError(
-            f"--batch-size is {batch_size}, but must be a multiple of the {devices.count} devices "
-            "that share it."
-        )
-    if batch_size > count:
-        raise InputError(f"--batch-size is {batch_size}, but there are only {count} training maps.")

@@ -19,6 +19,7 @@ from experiments.pressure_pose_networks import NETWORKS, cost_of, network_of, qu
 from jaxbed.cli import by_preset
 from jaxbed.data.prepared_pressure import write_pressure_maps
 from jaxbed.errors import InputError
+from jaxbed.machine import OPEN
 from jaxbed.simulate.pressure import simulate_pressure_maps
 from jaxbed.simulate.skeleton import JOINTS
 from jaxbed.tasks import pressure_pose as task
@@ -50,7 +51,7 @@ def test_every_preset_fills_every_open_field(preset):
     resolved = config(preset=preset)
     unset = {f.name for f in dataclasses.fields(resolved) if getattr(resolved, f.name) is None}
     steps = {"steps"} if preset == "paper" else set()
-    assert unset == {"data_dir", "cpu_threads", "cache_dir", *steps}
+    assert unset == {"data_dir", *OPEN, *steps}
     _check(resolved)
 
 
