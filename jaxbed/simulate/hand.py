@@ -20,7 +20,8 @@ _CAPSULES = (
     ((0.029, 0.085, 0.0), (0.036, 0.135, -0.012), (0.008, 0.006)),
     ((-0.030, 0.025, -0.005), (-0.060, 0.075, -0.020), (0.012, 0.009)),
 )
-_ENDS = np.array([capsule[:2] for capsule in _CAPSULES])
+ENDS_M = np.array([capsule[:2] for capsule in _CAPSULES])
+"""f64[C,2,3], the ends of the hand's capsules: wrist at the origin, fingers along y, palm down."""
 RADII_M = np.array([capsule[2] for capsule in _CAPSULES])
 """f64[C,2], the radii of the hand's capsules."""
 
@@ -47,7 +48,7 @@ def sample_visits(
     Returns:
         The frames with a hand i64[V], ascending, and the ends of its capsules f64[V,C,2,3].
     """
-    frames, ends = [np.empty(0, int)], [np.empty((0, *_ENDS.shape))]
+    frames, ends = [np.empty(0, int)], [np.empty((0, *ENDS_M.shape))]
     pause_s = 60 / per_minute if per_minute else np.inf
     start = rng.exponential(pause_s)
     while start < time_s[-1]:
@@ -78,4 +79,4 @@ def _reach(draw: np.ndarray, spot_m: np.ndarray, away_m: np.ndarray) -> np.ndarr
     mirror = np.array([1 if draw[2] < 0.5 else -1, 1, 1])  # left hand or right
     low, high = _ABOVE_M
     palm = spot_m + (0, 0, low + draw[3] * (high - low)) - away_m[:, None] * level
-    return ((_ENDS - _PALM) * mirror) @ axes + palm[:, None, None]
+    return ((ENDS_M - _PALM) * mirror) @ axes + palm[:, None, None]

@@ -41,7 +41,9 @@ _SOFT_M = 0.005  # how deep limbs may press into what they touch
 _SHORT_M = 0.01  # levers shorter than this hardly turn a joint
 
 
-def lie_down(infant: Bodies, angles: np.ndarray) -> tuple[np.ndarray, Figure]:
+def lie_down(
+    infant: Bodies, angles: np.ndarray, *, head_rests: bool = True
+) -> tuple[np.ndarray, Figure]:
     """Lays a moving infant on the mattress.
 
     The trunk lies a little sunk in, the neck bends until the head touches the mattress, and
@@ -49,7 +51,8 @@ def lie_down(infant: Bodies, angles: np.ndarray) -> tuple[np.ndarray, Figure]:
 
     Args:
         infant: one body.
-        angles: f64[F,D], the movement, the trunk on its back.
+        angles: f64[F,D], the movement.
+        head_rests: whether the head comes down; not of those who sit.
 
     Returns:
         The angles f64[F,D] in which it lies, and F figures, the hips above the bed's origin.
@@ -61,11 +64,12 @@ def lie_down(infant: Bodies, angles: np.ndarray) -> tuple[np.ndarray, Figure]:
     root[:, 2] = -_SINK_M - _lowest(forward_kinematics(bodies, angles, root), _TRUNK)[1]
     for _ in range(_ROUNDS):
         figure = forward_kinematics(bodies, angles, root)
-        centre, height = _lowest(figure, _SKULL)
-        up = np.broadcast_to([0.0, 0.0, 1.0], centre.shape)
-        _move(figure, angles, _NECK, centre, -height, up)
+        if head_rests:
+            centre, height = _lowest(figure, _SKULL)
+            up = np.broadcast_to([0.0, 0.0, 1.0], centre.shape)
+            move_point(figure, angles, _NECK, centre, -height, up)
         for freedoms, capsules in _LIMBS:
-            _move(figure, angles, freedoms, *_deepest(figure, capsules))
+            move_point(figure, angles, freedoms, *_deepest(figure, capsules))
     return angles, forward_kinematics(bodies, angles, root)
 
 
@@ -112,7 +116,7 @@ def _deepest(figure: Figure, capsules: np.ndarray) -> tuple[np.ndarray, np.ndarr
     return centre[frame, ball], most, way[frame, ball, obstacle]
 
 
-def _move(
+def move_point(
     figure: Figure,
     angles: np.ndarray,
     freedoms: np.ndarray,

@@ -66,7 +66,9 @@ class Relief:
         return normal / np.sqrt((normal**2).sum(axis=0))
 
 
-def meet(relief: Relief, origin_m: np.ndarray, rays: np.ndarray) -> np.ndarray:
+def meet(
+    relief: Relief, origin_m: np.ndarray, rays: np.ndarray, step_m: float = _STEP_M
+) -> np.ndarray:
     """Finds where rays from above first meet a relief.
 
     Horizontal planes cut the relief. Where a ray crosses a plane it is either above the ground
@@ -77,6 +79,8 @@ def meet(relief: Relief, origin_m: np.ndarray, rays: np.ndarray) -> np.ndarray:
         relief: the relief.
         origin_m: f64[3], where the rays start, higher than the relief.
         rays: f32[3,h,w], their directions.
+        step_m: between planes above the mattress; the flatter rays are, the farther apart they
+            cross these and the more they miss of what is narrow.
 
     Returns:
         f32[h,w], the distance in lengths of the ray; infinite where a ray misses.
@@ -84,7 +88,7 @@ def meet(relief: Relief, origin_m: np.ndarray, rays: np.ndarray) -> np.ndarray:
     top, base = float(relief.height_m.max()), float(relief.height_m.min())
     if origin_m[2] <= top:
         raise ValueError(f"rays start at {origin_m[2]:.2f} m, below the highest point, {top:.2f} m")
-    high = np.linspace(top + _MARGIN_M, 0, 2 + int(top / _STEP_M))
+    high = np.linspace(top + _MARGIN_M, 0, 2 + int(top / step_m))
     low = np.linspace(0, base + _MARGIN_M, _LEVELS_BELOW)
     levels = np.concatenate([high, low[1:]]).astype(np.float32)
     origin = np.float32(origin_m)
