@@ -23,7 +23,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from jaxbed.cli import by_preset, run
+from jaxbed.cli import Resume, by_preset, run
 from jaxbed.errors import InputError
 from jaxbed.machine import Training
 
@@ -129,8 +129,8 @@ class Config(Training):
     study: Literal["train", "steps"] = "train"
     """train: the system, its tables and figures. steps: what each step of canonicalisation and
     augmentation brings, each with an encoder of its own."""
-    resume: bool = False
-    """Go on from the last checkpoints in --workdir."""
+    resume: Resume = False
+    """Go on from the last checkpoints in --workdir; begin where there are none."""
     data: Literal["simulated", "pmd", "popu", "mat"] = "simulated"
     """Simulated sleepers, PMD's experiment i, PoPu (over the mattress), or your own mat."""
     data_dir: Path | None = None
