@@ -18,7 +18,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from jaxbed.cli import by_preset, run
+from jaxbed.cli import Resume, by_preset, run
 from jaxbed.errors import InputError
 from jaxbed.machine import Training
 
@@ -76,8 +76,8 @@ class Config(Training):
     hour per arm on two cores. paper: 256x256, for an accelerator."""
     workdir: Path = Path("runs/efd_crwt")
     """Where everything is written."""
-    resume: bool = False
-    """Go on from the last checkpoints in --workdir."""
+    resume: Resume = False
+    """Go on from the last checkpoints in --workdir; begin where there are none."""
     data: Literal["simulated", "pmd", "mat"] = "simulated"
     """Simulated sleepers, PMD's experiment i, or a mat folder of your own."""
     data_dir: Path | None = None

@@ -19,7 +19,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from jaxbed.cli import by_preset, run
+from jaxbed.cli import Resume, by_preset, run
 from jaxbed.errors import InputError
 from jaxbed.machine import Training
 
@@ -95,8 +95,8 @@ class Config(Training):
     so on two cores. paper: the published sizes and schedules, for an accelerator."""
     workdir: Path = Path("runs/preterm_pose")
     """Where everything is written."""
-    resume: bool = False
-    """Go on from the last checkpoints in --workdir."""
+    resume: Resume = False
+    """Go on from the last checkpoints in --workdir; begin where there are none."""
     data: Literal["simulated", "utd_mhad", "babypose"] = "simulated"
     """Simulated infants, UTD-MHAD (adults, real depth), or babyPose (infants, real depth)."""
     data_dir: Path | None = None

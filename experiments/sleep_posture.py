@@ -22,7 +22,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from jaxbed.cli import by_preset, run
+from jaxbed.cli import Resume, by_preset, run
 from jaxbed.errors import InputError
 from jaxbed.machine import Training
 
@@ -100,8 +100,8 @@ class Config(Training):
     several seeds. weights: the paper's network with every weight of the blanket."""
     workdir: Path = Path("runs/sleep_posture")
     """Where everything is written."""
-    resume: bool = False
-    """Go on from the last checkpoints in --workdir."""
+    resume: Resume = False
+    """Go on from the last checkpoints in --workdir; begin where there are none."""
     data: Literal["simulated", "image_folder", "sleep_video", "slp"] = "simulated"
     """Simulated sleepers, your own labelled images or videos, or SLP (thermal or depth)."""
     data_dir: Path | None = None

@@ -8,13 +8,35 @@ import sys
 import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Annotated, Any, NamedTuple, TypeVar
 
 import tyro
+from tyro.constructors import PrimitiveConstructorSpec
 
-from jaxbed.errors import DivergedError, InputError, StoppedError
+from jaxbed.errors import DivergedError, InputError, LostProcessError, StoppedError
 
 Config = TypeVar("Config")
+
+
+def _resume_of(words: list[str]) -> bool:
+    if words not in ([], ["auto"]):
+        raise ValueError(f"takes no value, or auto; found {' '.join(words)}")
+    return True
+
+
+Resume = Annotated[
+    bool,
+    tyro.conf.FlagConversionOff,
+    PrimitiveConstructorSpec(
+        nargs=(0, 1),
+        metavar="[auto]",
+        instance_from_str=_resume_of,
+        is_instance=lambda value: isinstance(value, bool),
+        str_from_instance=lambda value: ["auto"] if value else ["no"],
+    ),
+]
+"""The flag `--resume`, also written `--resume auto`: a run that is there goes on, and where there
+is none one begins, so a job that is started again and again needs one command line."""
 
 _DISK = {
     errno.ENOSPC: "the disk is full",
@@ -64,6 +86,7 @@ def run(
     else:
         parsed = tyro.cli(config, description=doc)
     threading.excepthook = _in_thread
+    sys.excepthook = _in_library_thread
     try:
         main(parsed)
     except KeyboardInterrupt:
@@ -74,6 +97,9 @@ def run(
         sys.exit(_tell(str(error), status=1))
     except StoppedError as error:
         sys.exit(_tell(str(error), status=128 + signal.SIGTERM))
+    except LostProcessError as error:
+        # Not sys.exit: on the way out, JAX would wait for the one that is missing.
+        os._exit(_tell(str(error), status=1))
     except OSError as error:
         if error.errno not in _DISK:
             raise
@@ -91,6 +117,16 @@ def _in_thread(failure: threading.ExceptHookArgs) -> None:
     """Leaves a disk that fails under a library's writer thread for the main thread to tell."""
     if not isinstance(failure.exc_value, OSError):
         threading.__excepthook__(failure)
+
+
+def _in_library_thread(kind: type, error: BaseException, trace: Any) -> None:
+    """Drops what TensorStore's threads have to say when the disk failed and nobody waits for them.
+
+    Only C++ asks this hook outside of the main thread.
+    """
+    if isinstance(error, RuntimeError) and threading.current_thread() != threading.main_thread():
+        return
+    sys.__excepthook__(kind, error, trace)
 
 
 def _tell(sentence: str, *, status: int) -> int:

@@ -11,7 +11,7 @@ class InputError(Exception):
 class DivergedError(Exception):
     """Training met a loss that is not finite; commands exit with 1.
 
-    The message names the step and the file that keeps the step's batch.
+    The message names the step and the folder that keeps it.
     """
 
 
@@ -20,3 +20,19 @@ class StoppedError(Exception):
 
     The message says where it stopped and how to go on.
     """
+
+
+class LostProcessError(Exception):
+    """Of several processes that train together one is missing; commands exit with 1.
+
+    The message says which, where the others waited for it and for how long.
+    """
+
+
+def short(text: object, most: int = 200) -> str:
+    """Makes of text, or of what an exception says, what can stand in one line of a message."""
+    line = " ".join(str(text)[: 2 * most].split())
+    if not line and isinstance(text, Exception):
+        line = type(text).__name__
+    line = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in line)
+    return line if len(line) <= most else f"{line[:most]}..."

@@ -26,6 +26,9 @@ class Machine:
     largest size (Linux)."""
     cache_dir: Path | None = None
     """Folder of compiled programs; by default one per user."""
+    deterministic: bool = False
+    """Compute the same bits in every run with one seed on as many devices of one kind, which
+    costs time on a GPU; elsewhere it is so anyway."""
 
     def configure(self) -> None:
         """Settles it for this process; call it before JAX starts.
@@ -42,6 +45,7 @@ class Machine:
             cpu_devices=self.cpu_devices,
             cache_dir=self.cache_dir,
             tune_allocator=self.keep_freed_memory,
+            deterministic=self.deterministic,
         )
 
 
@@ -58,9 +62,37 @@ class Training(Machine):
     """Parts of a batch that are computed one after the other; for batches that do not fit."""
     remat: bool = False
     """Recompute in the backward pass what lies between convolutions, which saves memory."""
+    coordinator: str | None = None
+    """With several processes, on one host or many: ADDRESS:PORT of process 0; "auto" for what
+    SLURM, Open MPI, Kubernetes or a TPU pod says, which then says the other two as well."""
+    processes: int | None = None
+    """With several processes: how many run this command."""
+    process_id: int | None = None
+    """With several processes: which one this is, from 0 on; process 0 alone writes."""
+    wait_s: float = 600.0
+    """With several processes: longest time that they wait for the slowest."""
+    stall_s: float = 60.0
+    """With several processes: time without a step after which process 0 tells who stands still."""
+
+    def configure(self) -> None:
+        """Meets the other processes, if there are any, then settles the machine.
+
+        Raises:
+            InputError: as of Machine; or the processes do not meet.
+        """
+        from jaxbed import meeting
+
+        meeting.join(
+            self.coordinator,
+            self.processes,
+            self.process_id,
+            wait_s=self.wait_s,
+            stall_s=self.stall_s,
+        )
+        super().configure()
 
     def devices(self, batch_size: int, examples: int) -> "Devices":
-        """Returns all devices of this process, after `configure`.
+        """Returns all devices of all processes, after `configure`.
 
         Args:
             batch_size: examples per step, which the devices are to share.
@@ -93,5 +125,9 @@ class Training(Machine):
 FLAGS = (
     *(field.name for field in dataclasses.fields(Machine)),
     *("parallel", "steps_per_dispatch", "remat"),
+    *("coordinator", "processes", "process_id", "wait_s", "stall_s"),
 )
 """Names of the settings that change where, but not what, is computed."""
+
+OPEN = {field.name for field in dataclasses.fields(Training) if field.default is None}
+"""Names of the settings that may stay open, whatever the preset."""

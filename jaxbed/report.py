@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from jaxbed import report_text, workdirs
+from jaxbed import hosts, report_text, workdirs
 from jaxbed.errors import InputError
 from jaxbed.whole_files import plain, write_json, write_text
 
@@ -148,7 +148,8 @@ def open_workdir(workdir: Path, config: Mapping[str, Any], *, resume: bool) -> N
     """Creates the folder of a run and keeps the configuration in its `config.json`.
 
     Starts the JAX backend, whose device is kept too. When resuming, `config.json` stays what
-    it was; where there is no run yet, resuming begins one.
+    it was; where there is no run yet, resuming begins one. Of several processes the lead does
+    it for all.
 
     Args:
         workdir: the folder; made with its parents if need be.
@@ -159,6 +160,10 @@ def open_workdir(workdir: Path, config: Mapping[str, Any], *, resume: bool) -> N
         InputError: the folder cannot be written; another process is at work in it; it holds a
             run and `resume` is False; or its run has another configuration.
     """
+    hosts.on_lead(f"opening {workdir}", lambda: _open(workdir, config, resume=resume))
+
+
+def _open(workdir: Path, config: Mapping[str, Any], *, resume: bool) -> None:
     path = workdir / "config.json"
     try:
         workdir.mkdir(parents=True, exist_ok=True)

@@ -35,6 +35,7 @@ def configure(
     cpu_devices: int | None = None,
     cache_dir: Path | None = None,
     tune_allocator: bool = True,
+    deterministic: bool = False,
 ) -> None:
     """Settles how JAX runs in this process.
 
@@ -49,6 +50,7 @@ def configure(
         cache_dir: folder of compiled programs; None: one per user. If it cannot be written,
             or others can write it, the process runs without and a warning says so.
         tune_allocator: let glibc keep what is freed; see `keep_freed_memory`.
+        deterministic: see `make_deterministic`.
 
     Raises:
         InputError: `device` is an accelerator that is not there.
@@ -61,6 +63,8 @@ def configure(
     # devices can be faster (a MobileNetV3's step: 390 instead of 511 ms) or, where batch
     # normalisation makes them wait for each other, slower (EFD at 256x256: 8.1 instead of 6.0 s).
     _set_cpu_devices(cpu_devices or _environment_cpu_devices() or usable_cores())
+    if deterministic:
+        make_deterministic()
     if tune_allocator:
         keep_freed_memory()
     # The training step of a ResNet-18 compiles in 8.9 s and loads in 0.5 s.
@@ -129,6 +133,30 @@ def keep_freed_memory() -> bool:
     if not hasattr(libc, "gnu_get_libc_version"):
         return False
     return all([libc.mallopt(parameter, value) for parameter, value in _MALLOPT.values()])
+
+
+def make_deterministic() -> None:
+    """Lets two runs of one program on the same kind and number of devices give the same bits.
+
+    What there is to settle, before JAX starts:
+
+    - On a GPU some kernels add in the order in which threads happen to finish, and which kernel
+      runs is decided by timing. `xla_gpu_deterministic_ops` forbids both, at the price of slower
+      gradients of gathers, pooling and convolutions.
+    - Random numbers must not depend on how many devices share them, nor on the environment:
+      `threefry`, partitionable. (That is JAX's default.)
+
+    Programs for a CPU or TPU are deterministic as they are. What nothing here can settle: another
+    kind or number of devices, another number of cores on a CPU, and other versions of JAX all add
+    in another order. Matrix products stay as precise as they were; that decides how far devices
+    of different kinds are apart, not whether a run repeats.
+    """
+    flags = os.environ.get("XLA_FLAGS", "").split()
+    chosen = "--xla_gpu_deterministic_ops=true"
+    kept = [flag for flag in flags if not flag.startswith("--xla_gpu_deterministic_ops")]
+    os.environ["XLA_FLAGS"] = " ".join([*kept, chosen])
+    jax.config.update("jax_default_prng_impl", "threefry2x32")
+    jax.config.update("jax_threefry_partitionable", True)
 
 
 def _set_cpu_devices(count: int) -> None:

@@ -14,6 +14,7 @@ from experiments.efd_crwt_report import claims, overall
 from experiments.efd_crwt_study import Stages, divide, freeze_encoder, schedule
 from jaxbed.cli import by_preset
 from jaxbed.data.pressure import Mat, PressureMaps, scaled
+from jaxbed.machine import OPEN
 from jaxbed.training.step import Devices
 
 
@@ -48,7 +49,7 @@ def test_flags_win_over_the_preset():
 def test_every_preset_fills_every_open_field(preset):
     config = by_preset(Config(preset=preset), PRESETS)
     unset = [f.name for f in dataclasses.fields(config) if getattr(config, f.name) is None]
-    assert set(unset) == {"data_dir", "cpu_threads", "cache_dir"}
+    assert set(unset) == {"data_dir", *OPEN}
 
 
 @pytest.mark.parametrize("steps", [1, 2, 30, 5000])

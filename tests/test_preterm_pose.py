@@ -15,6 +15,7 @@ from jaxbed.cli import by_preset
 from jaxbed.data.depth import DepthFrames
 from jaxbed.efficiency.clocks import beside
 from jaxbed.errors import InputError
+from jaxbed.machine import OPEN
 
 TINY = {
     "preset": "smoke",
@@ -51,7 +52,7 @@ def test_every_preset_fills_every_open_field(preset):
     resolved = config(preset=preset)
     unset = {f.name for f in dataclasses.fields(resolved) if getattr(resolved, f.name) is None}
     steps = {"detection_steps", "regression_steps"} if preset == "paper" else set()
-    assert unset == {"data_dir", "radius_px", "cpu_threads", "cache_dir", *steps}
+    assert unset == {"data_dir", "radius_px", *OPEN, *steps}
     _check(resolved)
 
 

@@ -23,6 +23,7 @@ from experiments.sleep_posture_networks import Weights, initial_variables, netwo
 from jaxbed.data.night import POSTURES, UNKNOWN, NightImages
 from jaxbed.data.prepared_night import write_night_images
 from jaxbed.errors import InputError
+from jaxbed.machine import OPEN
 from jaxbed.models.resnet import resnet18
 from jaxbed.training.checkpoint import Checkpoints
 from jaxbed.training.logs import read_metrics
@@ -62,9 +63,7 @@ def images(people="abcdef", each=8, blanket=(0, 1), size=(32, 32)) -> NightImage
 def test_every_preset_and_study_fills_every_open_field(preset, chosen):
     full = config(preset=preset, study=chosen)
     unset = {f.name for f in dataclasses.fields(full) if getattr(full, f.name) is None}
-    assert unset == {"data_dir", "cpu_threads", "cache_dir"} | (
-        {"steps"} if preset == "paper" else set()
-    )
+    assert unset == {"data_dir", *OPEN} | ({"steps"} if preset == "paper" else set())
     _check(full)
 
 

@@ -198,9 +198,13 @@ def test_a_loss_that_is_not_finite_stops_training_and_keeps_the_batch(tmp_path):
     phase = tiny.phase(steps=12)
     with pytest.raises(DivergedError, match="not finite at step") as caught:
         run.fit(phase, arrays, tiny.examples(6, 1), lambda: tiny.variables(phase))
-    kept = np.load(tmp_path / "diverged_batch.npz")
-    assert np.isnan(kept["value"]).sum() == 1
-    assert "diverged_batch.npz" in str(caught.value)
+    (folder,) = (tmp_path / "diverged").iterdir()
+    assert f"python -m jaxbed.replay {folder}" in str(caught.value)
+    kept = np.load(folder / "batch.npz")
+    assert np.isnan(kept["batch/value"]).sum() == 1
+    # The state is the one before that step, not the NaN that came of it.
+    state = np.load(folder / "state.npz")
+    assert all(np.isfinite(state[name]).all() for name in state.files)
 
 
 def test_a_checkpoint_of_another_network_is_refused_by_name(tmp_path):

@@ -56,14 +56,14 @@ def examples(count=24, seed=0):
     return {"image": image, "value": image.mean((1, 2, 3)) * 8}
 
 
-def phase(steps=8, *, features=4, learning_rate=0.01, axis_name=None, name="tiny"):
+def phase(steps=8, *, features=4, learning_rate=0.01, axis_name=None, name="tiny", batch_size=4):
     return Phase(
         name=name,
         network=TinyNet(features, axis_name),
         task=TASK,
         tx=TX,
         learning_rates=np.full(steps, learning_rate, np.float32),
-        batch_size=4,
+        batch_size=batch_size,
         seed=3,
     )
 

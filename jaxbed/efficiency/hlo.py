@@ -6,6 +6,7 @@ copies, fusions around them) carries none, and takes the name of what it was mad
 for.
 """
 
+import math
 import re
 from collections import Counter, defaultdict
 from dataclasses import dataclass
@@ -24,6 +25,10 @@ _MERGED = re.compile(r";|(?<=/)\(")
 _CONTROL_FLOW = re.compile(
     r"(?<=/)(?:while/(?:body_pred|body|cond)|cond/branch_\d+_fun|closed_call|checkpoint)/"
 )
+
+# What sums over devices, and what only begins to: its end is another operation.
+_ALL_REDUCE = re.compile(r"= (.+?) all-reduce(?:-start)?\(")
+_SHAPE = re.compile(r"\b(pred|[a-z]+?(\d+)\w*)\[([\d,]*)\]")
 
 # Operations that only name memory: nothing runs.
 _VIEWS = {"bitcast", "get-tuple-element", "tuple"}
@@ -95,6 +100,18 @@ def convolutions(hlo: str) -> dict[str, set[str]]:
     }
 
 
+def sums_over_devices(hlo: str) -> list[int]:
+    """Returns the bytes of every all-reduce of a program, those inside of loops once.
+
+    Args:
+        hlo: the text of a compiled module; of several devices it is that of each.
+    """
+    return [
+        sum(_bytes_of(*shape) for shape in _SHAPE.findall(result))
+        for result in _ALL_REDUCE.findall(hlo)
+    ]
+
+
 def module_of(op_name: str) -> str:
     """Returns the Flax module path in an `op_name`, as `count` writes it.
 
@@ -105,6 +122,11 @@ def module_of(op_name: str) -> str:
     first = _MERGED.split(op_name, maxsplit=1)[0]
     stack = _CONTROL_FLOW.sub("", first).split("/")[:-1]  # without the primitive
     return module_path("/".join(scope for scope in stack if "jit(" not in scope))
+
+
+def _bytes_of(dtype: str, bits: str, dimensions: str) -> int:
+    elements = math.prod(int(size) for size in dimensions.split(",") if size)
+    return -(-elements * int(bits or 8) // 8)
 
 
 def _parse(hlo: str) -> dict[str, dict[str, _Instruction]]:

@@ -101,22 +101,39 @@ def _shape(x) -> str:
 
 
 def _manager(folder: Path, *, keep: int) -> ocp.CheckpointManager:
+    _set_damaged_aside(folder)
     # In the foreground: in the background, a write that fails leaves the traces of several
     # threads on the screen. EFD's whole state takes some tenths of a second.
     options = ocp.CheckpointManagerOptions(
-        max_to_keep=keep, create=True, enable_async_checkpointing=False
+        max_to_keep=keep,
+        create=False,
+        enable_async_checkpointing=False,
+        # Of several processes one keeps checkpoints, and waits for no other.
+        multiprocessing_options=ocp.options.MultiprocessingOptions(
+            primary_host=jax.process_index(), active_processes={jax.process_index()}
+        ),
     )
-    return ocp.CheckpointManager(folder, options=options)
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        return ocp.CheckpointManager(folder, options=options)
+    except OSError:
+        raise
+    except Exception as error:  # it reads a file of every checkpoint, and raises what comes
+        raise InputError(
+            f"the checkpoints in {folder} cannot be read ({type(error).__name__}); delete that "
+            "folder to begin anew."
+        ) from error
 
 
 def _save(manager: ocp.CheckpointManager, state: TrainState, score: float | None) -> None:
+    state = jax.device_get(state)
     step = int(state.step)
     about = {"score": score, "leaves": leaf_shapes(state)}
     saved = manager.save(
         step,
         args=ocp.args.Composite(state=ocp.args.PyTreeSave(state), about=ocp.args.JsonSave(about)),
     )
-    if saved and jax.process_index() == 0:
+    if saved:
         folder = _folder(manager, step)
         write_json(folder / CHECKSUMS, _checksums(folder))
 
@@ -138,47 +155,67 @@ def _restore(manager: ocp.CheckpointManager, like: TrainState) -> TrainState | N
 
 
 def _newest(manager: ocp.CheckpointManager, read: Callable[[int], Read]) -> Read | None:
-    """Reads the newest checkpoint that is whole, and sets newer ones aside.
+    """Reads the newest checkpoint that can be read, and sets newer ones aside.
 
     Returns:
         What `read` makes of its step; None where there is no checkpoint.
 
     Raises:
-        InputError: none is whole.
+        InputError: none can be read.
     """
-    damaged: dict[int, str] = {}
+    damaged: dict[Path, str] = {}
     for step in sorted(manager.all_steps(), reverse=True):
-        damaged[step] = _damage(_folder(manager, step))
-        if damaged[step]:
-            continue
         try:
             found = read(step)
-        except InputError:
+        except (InputError, MemoryError):
             raise
         except Exception as error:  # orbax, TensorStore and JSON each raise their own
-            damaged[step] = f"{type(error).__name__} on reading it"
-            continue
-        del damaged[step]
-        for newer, reason in damaged.items():
-            _set_aside(manager, newer, f"{reason}; going on from {step}, the one before it")
-        return found
+            damaged[_folder(manager, step)] = type(error).__name__
+        else:
+            if damaged:
+                _set_aside(damaged, step)
+                manager.reload()
+            return found
     if damaged:
-        raise InputError(
-            f"every checkpoint in {manager.directory} is damaged ({damaged[max(damaged)]}); "
-            "delete that folder to begin anew."
-        )
+        _set_aside(damaged, None)
     return None
 
 
-def _set_aside(manager: ocp.CheckpointManager, step: int, why: str) -> None:
-    """Renames a checkpoint, so that its step can be written again; tells so."""
-    folder = _folder(manager, step)
-    aside = folder.with_name(f"damaged-{step}")
-    print(f"warning: checkpoint {folder} is damaged, now {aside.name}: {why}.", file=sys.stderr)
-    shutil.rmtree(aside, ignore_errors=True)
-    with contextlib.suppress(FileNotFoundError):  # another process was faster
-        folder.rename(aside)
-    manager.reload()
+def _set_aside(damaged: dict[Path, str], usable: int | None) -> None:
+    """Renames damaged checkpoints, so that their steps can be written again, and tells so.
+
+    Args:
+        damaged: what is wrong with each, by folder.
+        usable: the step that stands in for them; None where no checkpoint is left.
+
+    Raises:
+        InputError: no checkpoint is left.
+    """
+    if usable is None:
+        folder, why = next(iter(damaged.items()))
+        raise InputError(
+            f"checkpoint {folder} is damaged ({why}), as is every other one beside it; delete "
+            f"{folder.parent} to begin anew."
+        )
+    for folder, why in damaged.items():
+        aside = folder.with_name(f"damaged-{folder.name}")
+        print(
+            f"warning: checkpoint {folder} is damaged ({why}), so it is renamed to {aside.name} "
+            f"and step {usable} used instead.",
+            file=sys.stderr,
+        )
+        shutil.rmtree(aside, ignore_errors=True)
+        with contextlib.suppress(FileNotFoundError):  # another process was faster
+            folder.rename(aside)
+
+
+def _set_damaged_aside(folder: Path) -> None:
+    """Looks for checkpoints whose files are not what was written."""
+    steps = [path for path in folder.iterdir() if path.name.isdecimal()] if folder.is_dir() else []
+    steps.sort(key=lambda path: -int(path.name))
+    damaged = {path: why for path in steps if (why := _damage(path))}
+    if damaged:
+        _set_aside(damaged, max((int(p.name) for p in steps if p not in damaged), default=None))
 
 
 def _damage(folder: Path) -> str:
@@ -194,7 +231,7 @@ def _damage(folder: Path) -> str:
         return ""
     known = expected if isinstance(expected, dict) else {}
     changed = sorted(n for n in found.keys() | known.keys() if found.get(n) != known.get(n))
-    return f"{changed[0]!r} is not what was written"
+    return f"{changed[0][:80]!r} is not what was written" if changed else f"{CHECKSUMS} is odd"
 
 
 def _checksums(folder: Path) -> dict[str, str]:

@@ -13,6 +13,7 @@ class Clock:
     Attributes:
         seconds: total by activity: compile, train, input, evaluate, checkpoint, ...
         step_ms: duration of each training step, the first after a compilation left out.
+        doing: the activity that is charged now; empty between two.
     """
 
     def __init__(self, now: Callable[[], float] = time.monotonic):
@@ -20,14 +21,17 @@ class Clock:
         self._now = now
         self.seconds: dict[str, float] = {}
         self.step_ms: list[float] = []
+        self.doing = ""
 
     @contextlib.contextmanager
     def of(self, activity: str) -> Iterator[None]:
         """Charges the time inside the block to `activity`."""
-        begin = self._now()
+        begin, before = self._now(), self.doing
+        self.doing = activity
         try:
             yield
         finally:
+            self.doing = before
             self.seconds[activity] = self.seconds.get(activity, 0.0) + self._now() - begin
 
     def step_summary(self) -> dict[str, float]:

@@ -54,6 +54,19 @@ class MetricLog:
         self._file = self._path.open("a")
 
 
+class NoLog:
+    """Takes what a MetricLog takes, and keeps nothing: for processes that do not write."""
+
+    def write(self, phase: str, kind: str, step: int, scalars: dict[str, float]) -> None:
+        """Drops scalars."""
+
+    def forget_after(self, phase: str, step: int) -> None:
+        """Has nothing to forget."""
+
+    def close(self) -> None:
+        """Has nothing to finish."""
+
+
 def read_metrics(workdir: Path) -> list[dict]:
     """Reads the complete lines of `metrics.jsonl`; none where there is no file."""
     path = workdir / "metrics.jsonl"
@@ -66,22 +79,26 @@ def read_metrics(workdir: Path) -> list[dict]:
 class Progress:
     """Shows rate and time left: a bar on a terminal, a plain line now and then elsewhere."""
 
-    def __init__(self, name: str, *, total: int, done: int = 0, every_s: float = 15.0):
+    def __init__(
+        self, name: str, *, total: int, done: int = 0, every_s: float = 15.0, shown: bool = True
+    ):
         self._bar = tqdm(
             total=total,
             initial=done,
             desc=name,
             unit="step",
-            disable=None,  # no bar where stderr is not a terminal
+            disable=None if shown else True,  # None: where stderr is not a terminal
             dynamic_ncols=True,
         )
-        self._name, self._total, self._done = name, total, done
+        self._name, self._total, self._done, self._shown = name, total, done, shown
         self._every_s, self._begin, self._begun_at = every_s, time.monotonic(), done
         self._told = self._begin
 
     def update(self, done: int, scalars: dict[str, float]) -> None:
         """Shows that `done` steps are done, with `scalars` beside them."""
         self._done = done
+        if not self._shown:
+            return
         if not self._bar.disable:
             self._bar.set_postfix(scalars, refresh=False)
             self._bar.update(done - self._bar.n)

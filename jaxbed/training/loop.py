@@ -9,17 +9,21 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 from flax import linen as nn
 
+from jaxbed import hosts
 from jaxbed.data.batches import Arrays, eval_batches, train_batches
 from jaxbed.efficiency.clocks import RecompilationCounter
 from jaxbed.errors import DivergedError, StoppedError
-from jaxbed.training.checkpoint import Checkpoints
+from jaxbed.training import diverged
 from jaxbed.training.clock import Clock
 from jaxbed.training.evaluation import measure_program, predict_program
-from jaxbed.training.logs import MetricLog, Progress
+from jaxbed.training.logs import MetricLog, NoLog, Progress
+from jaxbed.training.pulse import Pulse
+from jaxbed.training.shared_checkpoints import SharedCheckpoints
 from jaxbed.training.state import TrainState, parameter_hash, quick_compilation, start
 from jaxbed.training.step import Devices, example_keys
 from jaxbed.training.stopping import sigterm_noted
@@ -53,7 +57,8 @@ class Phase:
 class Trainer:
     """Runs phases in one workdir on a set of devices.
 
-    Phases with the same network, task and optimiser share a compiled step.
+    Phases with the same network, task and optimiser share a compiled step. Where several
+    processes train together all call the same methods in the same order; the lead writes.
 
     Attributes:
         clock: where the time went.
@@ -79,8 +84,9 @@ class Trainer:
         self._compiler_options = quick_compilation() if quick_compile else None
         self._resume = resume
         self._every = (log_every, eval_every, save_every)
-        self._log = MetricLog(workdir)
+        self._log = MetricLog(workdir) if hosts.is_lead() else NoLog()
         self._programs: dict[Any, Callable] = {}
+        self._pulse = Pulse(self.clock)
 
     def fit(
         self,
@@ -105,12 +111,14 @@ class Trainer:
             DivergedError: a loss was not finite.
             StoppedError: SIGTERM came; the state is saved.
             InputError: the checkpoint to resume from is of another network or unreadable.
+            LostProcessError: of several processes one is missing.
         """
-        checkpoints = Checkpoints(self.workdir / "checkpoints" / phase.name)
+        hosts.wait(f"the start of {phase.name}")
+        checkpoints = SharedCheckpoints(self.workdir / "checkpoints" / phase.name)
         try:
             state = self._restored_or(phase, checkpoints, train, initial)
             self._log.forget_after(phase.name, int(state.step))
-            with sigterm_noted() as stopped:
+            with sigterm_noted() as stopped, self._pulse.watched():
                 state = self.devices.put_state(state)
                 state = self._run(phase, state, train, watch, checkpoints, stopped)
         finally:
@@ -118,12 +126,13 @@ class Trainer:
                 checkpoints.close()
         state = jax.device_get(self.devices.get(state))
         self._keep_hash(phase.name, state)
+        hosts.wait(f"the end of {phase.name}")
         return state
 
     def best(self, phase: Phase, train: Arrays) -> TrainState:
         """Returns, of a phase that was fitted, the state whose watched loss was lowest."""
         with self.clock.of("checkpoint"):
-            checkpoints = Checkpoints(self.workdir / "checkpoints" / phase.name)
+            checkpoints = SharedCheckpoints(self.workdir / "checkpoints" / phase.name)
             try:
                 return checkpoints.restore_best(self._shapes_of(phase, train))
             finally:
@@ -153,21 +162,33 @@ class Trainer:
     ) -> dict[str, np.ndarray]:
         """Runs a network on every example; returns its outputs, one row per example."""
         parts = [
-            jax.device_get(outputs) for outputs, _ in self._predictions(phase, variables, arrays)
+            self.devices.gather(outputs)
+            for outputs, _ in self._predictions(phase, variables, arrays)
         ]
         count = len(next(iter(arrays.values())))
         return {k: np.concatenate([part[k] for part in parts])[:count] for k in parts[0]}
 
     def close(self) -> None:
-        """Finishes the log."""
+        """Finishes the log.
+
+        Of several processes only the lead returns. It has its own devices from here on, to
+        write a report with; the others end when it does.
+        """
         self._log.close()
+        hosts.leave_the_rest_to_the_lead()
+        if self.devices.part[1] > 1:
+            self.devices = self.devices.on_this_process()
+            self._programs.clear()
 
     def _restored_or(self, phase, checkpoints, train, initial) -> TrainState:
-        if not self._resume:
-            return start(initial(), phase.tx)
-        like = self._shapes_of(phase, train)
-        with self.clock.of("checkpoint"):
-            return checkpoints.restore_last(like) or start(initial(), phase.tx)
+        if self._resume:
+            like = self._shapes_of(phase, train)
+            with self.clock.of("checkpoint"):
+                restored = checkpoints.restore_last(like)
+            if restored:
+                return restored
+        # The lead's, since other processors may draw numbers that differ in the last digit.
+        return hosts.from_lead(start(initial(), phase.tx))
 
     @staticmethod
     def _shapes_of(phase, train) -> TrainState:
@@ -188,9 +209,10 @@ class Trainer:
         if first >= last:
             return state
         key = jax.random.key(phase.seed)
-        batches = train_batches(train, batch_size=phase.batch_size, seed=phase.seed)
+        order = {"batch_size": phase.batch_size, "seed": phase.seed}
+        batches = train_batches(train, **order, part=self.devices.part)
         learning_rates = np.asarray(phase.learning_rates, np.float32)
-        progress = Progress(phase.name, total=last, done=first)
+        progress = Progress(phase.name, total=last, done=first, shown=hosts.is_lead())
         runs = self._dispatches(first, last)
         ahead = self._next(batches, learning_rates, *runs[0])
         programs = {}
@@ -200,8 +222,10 @@ class Trainer:
                 programs[run[1]] = self._step_of(phase, run[1], state, like, key)
 
         pending: list[dict] = []
+        kept = _copied(state)
         since = time.monotonic()
         for turn, (i, count) in enumerate(runs):
+            self._pulse.move(f"step {i} of {phase.name}")
             batch, rates = ahead
             with self.clock.of("train"), RecompilationCounter() as compiled:
                 state, metrics = programs[count](state, batch, key, rates)
@@ -222,13 +246,14 @@ class Trainer:
             done = i + count
             pause = done == last or done % eval_every == 0 or done % save_every == 0
             if pause or done % log_every == 0:
-                scalars = self._account(phase, batches, pending, done)
-                pending = []
+                scalars = self._account(phase, train, pending, done, kept)
+                pending, kept = [], _copied(state)
                 progress.update(done, scalars)
             if pause:
                 self._pause(phase, state, watch, checkpoints, done)
                 since = time.monotonic()
             if stopped() and done < last:
+                self._history(phase, train, pending, done, kept)
                 raise self._stopped(phase, state, checkpoints, done)
         progress.close()
         return state
@@ -260,14 +285,27 @@ class Trainer:
             several = self.devices.put_batches([batches[j] for j in range(i, i + count)])
             return several, learning_rates[i : i + count]
 
-    def _account(self, phase, batches, pending, done: int) -> dict[str, float]:
-        """Writes the mean over the steps since the last account; stops on a bad loss."""
+    def _history(self, phase, train, pending, done: int, kept) -> dict[str, np.ndarray]:
+        """Returns the values of the steps since the last account, after which the state was `kept`.
+
+        Raises:
+            DivergedError: one of them is not finite.
+        """
+        if not pending:
+            return {}
         with self.clock.of("train"):
             parts = [jax.device_get(self.devices.get(m)) for m in pending]
         history = {k: np.concatenate([np.atleast_1d(m[k]) for m in parts]) for k in parts[0]}
-        (bad,) = np.nonzero(~np.isfinite(history["loss"]))
+        (bad,) = np.nonzero(~np.all([np.isfinite(history[k]) for k in diverged.WATCHED], axis=0))
         if len(bad):
-            raise self._diverged(phase, batches, done - len(history["loss"]) + bad[0])
+            step = done - len(history["loss"]) + int(bad[0])
+            values = {k: float(v[bad[0]]) for k, v in history.items()}
+            raise self._diverged(phase, train, kept, step, values)
+        return history
+
+    def _account(self, phase, train, pending, done: int, kept) -> dict[str, float]:
+        """Writes the mean over the steps since the last account; stops on a bad step."""
+        history = self._history(phase, train, pending, done, kept)
         means = {k: float(np.mean(v)) for k, v in history.items()}
         learning_rate = float(phase.learning_rates[done - 1])
         self._log.write(phase.name, "train", done, {**means, "learning_rate": learning_rate})
@@ -285,10 +323,12 @@ class Trainer:
         if last or done % save_every == 0:
             with self.clock.of("checkpoint"):
                 checkpoints.save(state)
+        self._pulse.move()
 
     def _stopped(self, phase, state, checkpoints, done: int) -> StoppedError:
         with self.clock.of("checkpoint"):
             checkpoints.save(self.devices.get(state))
+        hosts.wait(f"the stop at step {done} of {phase.name}")
         return StoppedError(
             f"stopped as asked, at step {done} of {phase.name}, which is saved; run the same "
             "command with --resume to go on."
@@ -296,22 +336,37 @@ class Trainer:
 
     def _keep_hash(self, name: str, state: TrainState) -> None:
         """Adds the parameters' hash to `parameters.json`: equal runs have equal ones."""
+        if not hosts.is_lead():
+            return
         path = self.workdir / "parameters.json"
         known = json.loads(path.read_text()) if path.is_file() else {}
         write_json(path, {**known, name: parameter_hash(state.variables)})
 
-    def _diverged(self, phase, batches, step: int) -> DivergedError:
-        kept = self.workdir / "diverged_batch.npz"
-        np.savez(kept, **batches[step])
+    def _diverged(self, phase, train, state, step: int, values: dict) -> DivergedError:
+        """Goes from an earlier state to a step again, and keeps what that step is given."""
+        order = {"batch_size": phase.batch_size, "seed": phase.seed}
+        batches = train_batches(train, **order, part=self.devices.part)
+        rates, key = np.asarray(phase.learning_rates, np.float32), jax.random.key(phase.seed)
+        for i in range(int(self.devices.get(state).step), step):
+            batch, rate = self._next(batches, rates, i, 1)
+            state, _ = self._step_of(phase, 1, state, (batch, rate), key)(state, batch, key, rate)
+        state = jax.device_get(self.devices.get(state))
+        told = ""
+        if hosts.is_lead():
+            batch = train_batches(train, **order)[step]
+            told = diverged.keep_and_tell(self.workdir, phase, self.devices, state, batch, values)
+        hosts.wait(f"what is kept of step {step} of {phase.name}")
         return DivergedError(
-            f"the loss of {phase.name} is not finite at step {step}; its batch is kept in {kept}. "
-            "Lower --learning-rate, or look into that batch."
+            f"the {diverged.first_not_finite(values)} of {phase.name} is not finite at step "
+            f"{step}; {told} Lower --learning-rate, or look into that step's batch."
         )
 
     def _predictions(self, phase: Phase, variables, arrays: Arrays) -> Iterator[tuple]:
         """Yields outputs and prepared batch, still on the devices."""
-        variables = jax.device_put(variables, self.devices.replicated)
-        for batch in eval_batches(arrays, batch_size=phase.batch_size):
+        variables = self.devices.put_whole(variables)
+        shared = eval_batches(arrays, batch_size=phase.batch_size, part=self.devices.part)
+        for batch in shared:
+            self._pulse.move()
             batch = self.devices.put_batch(batch, train=False)
             step = self._compiled(
                 ("predict", phase.network, phase.task),
@@ -331,6 +386,12 @@ class Trainer:
                 lowered = build().lower(*args)
                 self._programs[program, shapes] = lowered.compile(self._compiler_options)
         return self._programs[program, shapes]
+
+
+@jax.jit
+def _copied(state: TrainState) -> TrainState:
+    """Keeps a state from being donated."""
+    return jax.tree.map(jnp.copy, state)
 
 
 def _merge(a: dict, b: dict) -> dict:

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from flax import linen as nn
-from jax.sharding import AxisType, NamedSharding, PartitionSpec
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from jaxbed.training.state import TrainState
 from jaxbed.training.task import Batch, Task
@@ -182,9 +182,13 @@ def example_keys(key: jax.Array, batch: Batch) -> jax.Array:
 class Devices:
     """Places states and batches on devices and runs steps there.
 
+    With several processes every one has its own devices and gives them its part of a batch;
+    all hold the whole state.
+
     Attributes:
         parallel: "jit" or "pmap".
-        count: number of devices that share a batch.
+        count: number of devices that share a batch, those of all processes.
+        part: which part of a batch this process gives, of how many.
         replicated: the sharding of what every device holds whole.
         split: the sharding of what is divided along its first axis.
         execution: how steps are computed.
@@ -198,13 +202,14 @@ class Devices:
     ):
         self.parallel = parallel
         self.execution = execution or Execution()
-        self._devices = devices or jax.devices()
+        # By process, so that each process's part of a batch is in one piece.
+        self._devices = sorted(devices or jax.devices(), key=lambda d: d.process_index)
         self.count = len(self._devices)
+        processes = sorted({device.process_index for device in self._devices})
+        self.part = (processes.index(jax.process_index()), len(processes))
         # Auto axes: with explicit ones (the default of newer JAX) sharding becomes part of
         # every array's type, and losses that index by integer labels stop tracing.
-        self._mesh = jax.make_mesh(
-            (self.count,), (AXIS,), axis_types=(AxisType.Auto,), devices=self._devices
-        )
+        self._mesh = Mesh(np.array(self._devices), (AXIS,), axis_types=(AxisType.Auto,))
         self.replicated = NamedSharding(self._mesh, PartitionSpec())
         self.split = NamedSharding(self._mesh, PartitionSpec(AXIS))
 
@@ -213,16 +218,40 @@ class Devices:
         """What networks are told as `axis_name`."""
         return AXIS if self.parallel == "pmap" else None
 
+    def on_this_process(self) -> "Devices":
+        """Returns this process's own of these devices."""
+        own = [d for d in self._devices if d.process_index == jax.process_index()]
+        return Devices(self.parallel, own, self.execution)
+
     def put_state(self, state: TrainState) -> TrainState:
         """Copies a state to every device."""
         if self.parallel == "pmap":
-            return jax.tree.map(
-                lambda x: jax.device_put(
-                    np.broadcast_to(np.asarray(x), (self.count, *np.shape(x))), self.split
-                ),
-                state,
-            )
-        return jax.device_put(state, self.replicated)
+            own = self.count // self.part[1]
+            copies = jax.tree.map(lambda x: np.broadcast_to(x, (own, *np.shape(x))), state)
+            return jax.make_array_from_process_local_data(self.split, copies)
+        return self.put_whole(state)
+
+    def put_whole(self, tree: Any) -> Any:
+        """Copies a tree that every process has to every device, without a device axis."""
+        if self.part[1] == 1:
+            return jax.device_put(tree, self.replicated)
+
+        # Not device_put, which has all processes compare every leaf.
+        def put(x: Any) -> jax.Array:
+            if isinstance(x, jax.Array) and x.sharding == self.replicated:
+                return x
+            x = np.asarray(x)
+            return jax.make_array_from_callback(x.shape, self.replicated, lambda part: x[part])
+
+        return jax.tree.map(put, tree)
+
+    def gather(self, tree: Any) -> Any:
+        """Returns on the host what is split along its first axis, whole on every process."""
+        if self.part[1] == 1:
+            return jax.device_get(tree)
+        from jax.experimental import multihost_utils
+
+        return multihost_utils.process_allgather(tree, tiled=True)
 
     def get(self, tree: Any) -> Any:
         """Returns a replicated tree, a state or metrics, without the device axis."""
@@ -231,25 +260,30 @@ class Devices:
         return tree
 
     def put_batch(self, batch: dict[str, np.ndarray], *, train: bool) -> Batch:
-        """Splits a host batch over the devices and numbers its examples."""
-        size = len(next(iter(batch.values())))
-        batch = {**batch, "index": np.arange(size, dtype=np.int32)}
+        """Splits this process's part of a batch over its devices and numbers the examples."""
+        batch = {**batch, "index": self._numbers(batch)}
         if train and self.parallel == "pmap":
-            batch = {k: v.reshape(self.count, -1, *v.shape[1:]) for k, v in batch.items()}
-        return jax.device_put(batch, self.split)
+            own = self.count // self.part[1]
+            batch = {k: v.reshape(own, -1, *v.shape[1:]) for k, v in batch.items()}
+        return jax.make_array_from_process_local_data(self.split, batch)
 
     def put_batches(self, batches: list[dict[str, np.ndarray]]) -> Batch:
-        """Stacks the batches of several training steps, and splits each over the devices."""
-        size = len(next(iter(batches[0].values())))
-        index = {"index": np.arange(size, dtype=np.int32)}
+        """Stacks the batches of several training steps, and splits each as `put_batch` does."""
+        index = {"index": self._numbers(batches[0])}
         stacked = jax.tree.map(lambda *x: np.stack(x), *[{**batch, **index} for batch in batches])
         if self.parallel == "pmap":
-            shape = (len(batches), self.count, -1)
+            shape = (len(batches), self.count // self.part[1], -1)
             stacked = {
                 k: v.reshape(*shape, *v.shape[2:]).swapaxes(0, 1) for k, v in stacked.items()
             }
-            return jax.device_put(stacked, self.split)
-        return jax.device_put(stacked, NamedSharding(self._mesh, PartitionSpec(None, AXIS)))
+            return jax.make_array_from_process_local_data(self.split, stacked)
+        split = NamedSharding(self._mesh, PartitionSpec(None, AXIS))
+        return jax.make_array_from_process_local_data(split, stacked)
+
+    def _numbers(self, batch: dict[str, np.ndarray]) -> np.ndarray:
+        """Returns the places of this process's examples in the global batch."""
+        size = len(next(iter(batch.values())))
+        return np.arange(size, dtype=np.int32) + np.int32(self.part[0] * size)
 
     def train_step(self, network: nn.Module, task: Task, tx, *, several: bool = False) -> Callable:
         """Compiles `train_step`, or `train_steps`, for these devices, the state donated."""
@@ -267,7 +301,9 @@ class Devices:
             split = NamedSharding(self._mesh, PartitionSpec(None, AXIS))
         if self.parallel == "pmap":
             # The learning rate and the key are the same on every device.
-            return jax.pmap(step, AXIS, in_axes=(0, 0, None, None), donate_argnums=0)
+            return jax.pmap(
+                step, AXIS, in_axes=(0, 0, None, None), donate_argnums=0, devices=self._devices
+            )
         return jax.jit(
             step,
             in_shardings=(self.replicated, split, None, None),

@@ -5,6 +5,8 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 
+from jaxbed import hosts
+
 
 @contextlib.contextmanager
 def sigterm_noted() -> Iterator[Callable[[], bool]]:
@@ -12,8 +14,12 @@ def sigterm_noted() -> Iterator[Callable[[], bool]]:
 
     Yields:
         Tells whether it came. Outside of the main thread, which alone gets signals, it never
-        does.
+        does. Of several processes all ask equally often, and hear it at the same time,
+        whichever of them it came to.
     """
+    if hosts.count() > 1:
+        yield hosts.stop_asked
+        return
     came = threading.Event()
     if threading.current_thread() is not threading.main_thread():
         yield came.is_set
