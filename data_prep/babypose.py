@@ -11,6 +11,7 @@ import dataclasses
 import io
 import itertools
 import math
+import warnings
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -20,9 +21,10 @@ from tqdm import tqdm
 
 from data_prep.babypose_sheet import number_in, read_sheet
 from data_prep.depth_recordings import Recording, check_size, joined
+from data_prep.raw_files import IMAGE_FORMATS, check_name, read_bytes
 from jaxbed.cli import run
 from jaxbed.data.depth import JOINTS, DepthFrames, Size, moved, shrunk
-from jaxbed.errors import InputError
+from jaxbed.errors import InputError, short
 
 NAME = "babypose"
 HOMEPAGE = "https://doi.org/10.5281/zenodo.3891404"
@@ -102,6 +104,7 @@ def read_infants(config: Config) -> tuple[DepthFrames, int]:
         )
     recordings, skipped, read = [], [], 0
     for folder in infants:
+        check_name(folder.name, config.raw)
         files, joints_px = annotated_frames(folder, config)
         whole, unreadable = _read_infant(folder, files, joints_px, config)
         recordings += whole
@@ -154,15 +157,21 @@ def annotated_frames(folder: Path, config: Config) -> tuple[dict[int, Path], np.
 
 def read_frame(path: Path, config: Config) -> np.ndarray:
     """Reads u16[h,w], mm. Raises ValueError telling why it cannot."""
-    content = path.read_bytes()
+    content = read_bytes(path)
+    levels = None  # stays so where the image is another one, which is not unpacked
     try:
-        with Image.open(io.BytesIO(content)) as image:
-            mode, levels = image.mode, np.asarray(image)
+        with (
+            warnings.catch_warnings(action="ignore"),  # Pillow's, of damage and of large images
+            Image.open(io.BytesIO(content), formats=IMAGE_FORMATS) as image,
+        ):
+            mode, (width, height) = image.mode, image.size
+            if mode in ("L", "I;16") and (height, width) == CAMERA:
+                levels = np.asarray(image)
     except Exception as error:  # a damaged file makes Pillow raise nearly anything
-        raise ValueError(f"is not a complete image ({' '.join(str(error).split())})") from error
-    if mode not in ("L", "I;16") or levels.shape != CAMERA:
+        raise ValueError(f"is not a complete image ({short(error)})") from error
+    if levels is None:
         raise ValueError(
-            f"is a {levels.shape[0]} x {levels.shape[1]} image of mode {mode} instead of a "
+            f"is a {height} x {width} image of mode {mode} instead of a "
             f"{CAMERA[0]} x {CAMERA[1]} one with 8 or 16 bits of grey"
         )
     depth_mm = np.rint(shrunk(levels, config.size) * config.mm_per_level)
@@ -226,11 +235,14 @@ def _numbered(folder: Path, pattern: str) -> dict[int, Path]:
 
 def _files(folder: Path, pattern: str) -> list[Path]:
     """Lists the files of a folder, at any depth, less those that systems hide there."""
-    return sorted(
+    found = sorted(
         path
         for path in folder.rglob(pattern)
         if path.is_file() and not path.name.startswith((".", "~"))
     )
+    for path in found:
+        check_name(path.relative_to(folder).as_posix(), folder)
+    return found
 
 
 def _some(numbers: Iterable[int]) -> str:

@@ -6,20 +6,23 @@ n rows, one a frame.
 import io
 import itertools
 import re
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
+from data_prep.raw_files import MOST_BYTES, read_bytes, unzipped
 from jaxbed.data.depth import JOINTS
-from jaxbed.errors import InputError
+from jaxbed.errors import InputError, short
 
 Cell = str | float | int | None
 Column = tuple[str, str]
 """What a column holds: a joint and "x", "y" or, where a cell holds both, "xy"."""
 
 _HEADER_ROWS = 5  # of which one must name the columns
+_MOST_ROWS, _MOST_COLUMNS = 50_000, 100
 _SIDE_AND_AXIS = re.compile("(?P<axis>[xy]?)(?P<side>left|right|l|r)(?P<axis_behind>[xy]?)")
 _FRAME = "frame|image|file"
 _MISSING = ("", "-", "nan", "none", "null", "n/a")
@@ -101,14 +104,23 @@ def _read_rows(path: Path) -> list[tuple[Cell, ...]]:
             f"{path} is an .xlsx sheet, which needs openpyxl to read; install it with "
             "`pip install -e '.[babypose]'`."
         ) from error
-    content = path.read_bytes()
     try:
-        book = openpyxl.load_workbook(io.BytesIO(content), read_only=True, data_only=True)
-        rows = list(book.worksheets[0].iter_rows(values_only=True))
+        content = read_bytes(path)
+        if sum(len(part) for _, part in unzipped(io.BytesIO(content))) > MOST_BYTES:
+            raise ValueError(f"unpacks to more than {MOST_BYTES:,} bytes")
+        with warnings.catch_warnings(action="ignore"):  # openpyxl's, of parts that it does not read
+            book = openpyxl.load_workbook(io.BytesIO(content), read_only=True, data_only=True)
+            # A row may claim any number, and openpyxl makes up all that are missing before it.
+            rows = list(
+                book.worksheets[0].iter_rows(
+                    max_row=_MOST_ROWS + 1, max_col=_MOST_COLUMNS + 1, values_only=True
+                )
+            )
+        if len(rows) > _MOST_ROWS or any(row[_MOST_COLUMNS] is not None for row in rows):
+            raise ValueError(f"has more than {_MOST_ROWS:,} rows or {_MOST_COLUMNS} columns")
     except Exception as error:  # zip, XML and openpyxl each raise their own
-        reason = " ".join(str(error).split()) or type(error).__name__
         raise InputError(
-            f"{path} is not a complete .xlsx file ({reason}); download it again."
+            f"{path} is not a complete .xlsx file ({short(error)}); download it again."
         ) from error
     filled = [
         (i, j) for i, row in enumerate(rows) for j, cell in enumerate(row) if cell is not None

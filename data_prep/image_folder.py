@@ -27,6 +27,7 @@ from data_prep.night_images import (
     write_set,
 )
 from data_prep.night_labels import Label
+from data_prep.raw_files import check_name
 from jaxbed.cli import run
 from jaxbed.data.depth import Size
 from jaxbed.data.night import NightImages
@@ -119,6 +120,7 @@ def found_images(raw: Path) -> tuple[dict[str, Label], list[str]]:
             if not images:
                 remarks.append(f"{folder.name}/{inner.name}: a folder without images")
             for path in images:
+                check_name(path.relative_to(raw).as_posix(), raw)
                 label = Label(posture, blanket, _subject(path))
                 labels[path.relative_to(raw).as_posix()] = label
     if not labels:

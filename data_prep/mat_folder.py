@@ -11,9 +11,9 @@ The folder holds
   frames      one rows x columns matrix a file, comma-separated .csv or .npy
 """
 
-import csv
 import dataclasses
 import json
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
@@ -21,10 +21,11 @@ from typing import NamedTuple
 import numpy as np
 from tqdm import tqdm
 
+from data_prep.raw_files import csv_lines, is_file, read_bytes
 from jaxbed.cli import run
 from jaxbed.codecs.mats import Mounting, to_canonical
 from jaxbed.data.pressure import POSTURES, Mat, PressureMaps
-from jaxbed.errors import InputError
+from jaxbed.errors import InputError, short
 
 NAME = "mat_folder"
 
@@ -95,19 +96,20 @@ def read_mat(path: Path) -> tuple[Mat, Mounting]:
         InputError: if the file is not a description of a mat.
     """
     try:
-        facts = json.loads(_text(path))
-    except ValueError as error:
+        facts = json.loads(_content(path))
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{path} is not JSON ({error}); mend it.") from error
     if not isinstance(facts, dict) or facts.keys() != _MAT_KEYS.keys():
         found = ", ".join(sorted(facts)) if isinstance(facts, dict) else type(facts).__name__
         raise InputError(
             f"{path} must hold exactly the keys {', '.join(_MAT_KEYS)}, but holds "
-            f"{found or 'none'}; add or remove keys."
+            f"{short(found) or 'none'}; add or remove keys."
         )
     for key, (holds, expected) in _MAT_KEYS.items():
         if not holds(facts[key]):
             raise InputError(
-                f"{path} has {key} {json.dumps(facts[key])}, which must be {expected}; mend it."
+                f"{path} has {key} {short(json.dumps(facts[key]))}, which must be {expected}; "
+                "mend it."
             )
     if facts["saturation"] <= facts["baseline"]:
         raise InputError(
@@ -133,17 +135,13 @@ def read_labels(path: Path) -> list[Label]:
     Raises:
         InputError: if a column or a frame is missing, or if a line cannot be understood.
     """
-    reader = csv.reader(_text(path).splitlines(), skipinitialspace=True)
-    try:
-        lines = [(reader.line_num, cells) for cells in reader if cells]
-    except csv.Error as error:
-        raise InputError(f"{path} is not comma-separated text ({error}); mend it.") from error
+    lines = csv_lines(path, _content(path))
     header = [name.strip() for name in lines[0][1]] if lines else []
     missing = [name for name in ("file", "subject", "posture") if name not in header]
     if missing:
         raise InputError(
             f"{path} must open with a line that names the columns file, subject and posture, "
-            f"but names {', '.join(header) or 'none'}; add {', '.join(missing)}."
+            f"but names {short(', '.join(header)) or 'none'}; add {', '.join(missing)}."
         )
     if len(lines) == 1:
         raise InputError(f"{path} names no frame; add a line for each.")
@@ -170,7 +168,7 @@ def read_frames(
             if not pressure.any():
                 raise ValueError(f"no cell reads above the baseline {mounting.baseline:g}")
         except ValueError as error:
-            skipped.append(f"{label.file}: {' '.join(str(error).split())}")
+            skipped.append(f"{label.file}: {short(error)}")
         else:
             kept.append(label)
             frames.append(pressure)
@@ -220,10 +218,10 @@ def _label(path: Path, line: int, cells: dict[str, str]) -> Label:
 
 def _check_files(path: Path, labels: Sequence[Label]) -> None:
     names = [label.file for label in labels]
-    if len(set(names)) < len(names):
-        twice = next(name for name in names if names.count(name) > 1)
-        raise InputError(f"{path} names {twice} more than once; remove a line.")
-    absent = [name for name in names if not (path.parent / name).is_file()]
+    twice = [name for name, count in Counter(names).items() if count > 1]
+    if twice:
+        raise InputError(f"{path} names {twice[0]} more than once; remove a line.")
+    absent = [name for name in names if not is_file(path.parent / name)]
     if absent:
         raise InputError(
             f"{path} names {len(absent)} of {len(names)} frames that are not in "
@@ -234,10 +232,13 @@ def _check_files(path: Path, labels: Sequence[Label]) -> None:
 def _read_matrix(path: Path, size: tuple[int, int]) -> np.ndarray:
     """Reads f32[R,C]. Raises ValueError telling why it cannot."""
     if path.suffix == ".npy":
-        # Mapped: a damaged header may claim any size.
-        values = np.lib.format.open_memmap(path, mode="r")
+        try:
+            # Mapped: a damaged header may claim any size.
+            values = np.lib.format.open_memmap(path, mode="r")
+        except Exception as error:  # such a header makes NumPy raise nearly anything
+            raise ValueError(short(error)) from error
     else:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
+        lines = read_bytes(path).decode("utf-8-sig").splitlines()
         if not any(lines):
             raise ValueError("is empty")
         values = np.loadtxt(lines, delimiter=",", ndmin=2)
@@ -254,13 +255,11 @@ def _read_matrix(path: Path, size: tuple[int, int]) -> np.ndarray:
     return values
 
 
-def _text(path: Path) -> str:
+def _content(path: Path) -> bytes:
     try:
-        return path.read_text(encoding="utf-8-sig")
-    except FileNotFoundError as error:
-        raise InputError(f"{path} is missing; write it (see --help).") from error
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path} is not UTF-8 text; save it as such.") from error
+        return read_bytes(path)
+    except ValueError as error:
+        raise InputError(f"{path} {error}; write it (see --help).") from error
 
 
 if __name__ == "__main__":

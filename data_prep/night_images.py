@@ -16,9 +16,10 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from data_prep.night_labels import Label
+from data_prep.raw_files import IMAGE_FORMATS
 from jaxbed.data.depth import Size
 from jaxbed.data.night import POSTURES, UNKNOWN, NightImages
-from jaxbed.errors import InputError
+from jaxbed.errors import InputError, short
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".pgm")
 """How the names of image files end, in small letters."""
@@ -73,13 +74,25 @@ def read_grey(path: Path) -> np.ndarray:
     Raises:
         ValueError: telling why it cannot be read.
     """
+    return grey(read_levels(path))
+
+
+def read_levels(path: Path) -> np.ndarray:
+    """Reads an image file of 8 or 16 bits as it is.
+
+    Returns:
+        [h,w], or [h,w,3] in blue, green and red; transparency is ignored.
+
+    Raises:
+        ValueError: telling why it cannot be read.
+    """
     content = _content(path)
     trouble = ""
     try:
         with warnings.catch_warnings():
-            # Pillow's warning at 90 million pixels; the limit here is below.
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            with Image.open(io.BytesIO(content)) as image:
+            # Pillow's, of damage that it mends and at 90 million pixels; the limit here is below.
+            warnings.simplefilter("ignore")
+            with Image.open(io.BytesIO(content), formats=IMAGE_FORMATS) as image:
                 width, height = image.size
                 if width * height > MOST_PIXELS:
                     trouble = f"of more than {MOST_PIXELS:,} pixels"
@@ -88,7 +101,7 @@ def read_grey(path: Path) -> np.ndarray:
                 else:
                     image.load()  # refuses half a file, of which OpenCV would show the half
     except Exception as error:  # a damaged file makes Pillow raise nearly anything
-        raise ValueError(f"is not a complete image ({' '.join(str(error).split())})") from error
+        raise ValueError(f"is not a complete image ({short(error)})") from error
     if trouble:
         raise ValueError(f"is a {height} x {width} image, {trouble}")
     try:  # OpenCV: Pillow cuts 16 bits of colour down to 8
@@ -101,7 +114,7 @@ def read_grey(path: Path) -> np.ndarray:
         raise ValueError(
             f"is a {image.format} image of mode {image.mode}, which OpenCV cannot read"
         )
-    return grey(levels)
+    return levels
 
 
 def grey(levels: np.ndarray) -> np.ndarray:

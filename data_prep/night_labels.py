@@ -1,13 +1,13 @@
 """Labels of night images: postures and blankets as people write them, and CSV files of them."""
 
-import csv
 import re
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
+from data_prep.raw_files import csv_lines, is_file, read_bytes
 from jaxbed.data.night import POSTURES, UNKNOWN
-from jaxbed.errors import InputError
+from jaxbed.errors import InputError, short
 
 _POSTURES = {
     "supine": "supine back onback lyingonback faceup",
@@ -119,17 +119,14 @@ def read_rows(path: Path, required: Sequence[str]) -> list[Row]:
     Raises:
         InputError: if this is no such file, or if it holds no line.
     """
-    reader = csv.reader(_text(path).splitlines(), skipinitialspace=True)
-    try:
-        lines = [(reader.line_num, cells) for cells in reader if any(map(str.strip, cells))]
-    except csv.Error as error:
-        raise InputError(f"{path} is not comma-separated text ({error}); mend it.") from error
+    lines = csv_lines(path, _content(path))
+    lines = [(number, cells) for number, cells in lines if any(map(str.strip, cells))]
     header = [name.strip().lower() for name in lines[0][1]] if lines else []
     missing = [name for name in required if name not in header]
     if missing:
         raise InputError(
             f"{path} must open with a line that names the columns {', '.join(required)}, but "
-            f"names {', '.join(header) or 'none'}; add {', '.join(missing)}."
+            f"names {short(', '.join(header)) or 'none'}; add {', '.join(missing)}."
         )
     if len(lines) == 1:
         raise InputError(f"{path} names nothing below its first line; add a line for each.")
@@ -158,7 +155,7 @@ def listed_file(row: Row, column: str, folder: Path) -> str:
             f"{row.where} names {row.cells[column]!r} as its {column}, which must be a file "
             f"inside {folder}, told from there; mend it."
         )
-    if not (folder / named).is_file():
+    if not is_file(folder / named):
         raise InputError(
             f"{row.where} names {named}, which is not in {folder}; add the file or remove the line."
         )
@@ -170,10 +167,8 @@ def _spelling(text: str) -> str:
     return re.sub(r"(?<=[a-z])[\s_-]+(?=[a-z])", "", text.strip().lower())
 
 
-def _text(path: Path) -> str:
+def _content(path: Path) -> bytes:
     try:
-        return path.read_text(encoding="utf-8-sig")
-    except (FileNotFoundError, IsADirectoryError) as error:
-        raise InputError(f"{path} is not a file; point --labels at the CSV.") from error
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path} is not UTF-8 text; save it as such.") from error
+        return read_bytes(path)
+    except ValueError as error:
+        raise InputError(f"{path} {error}; point --labels at the CSV.") from error

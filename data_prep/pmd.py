@@ -92,7 +92,7 @@ def read_recordings(raw: Path, *, verify: bool) -> dict[str, list[Recording]]:
                 f"{raw} holds no {LISTING} to check its files against; download PMD 1.0.0 "
                 "again, or pass --no-verify for a copy that was edited on purpose."
             )
-        check_digests(listing, digests)
+        check_digests(listing, digests, f"{raw}, {LISTING}")
     return {
         name: [by_file[file] for file in sorted(by_file, key=_natural)]
         for name, by_file in recordings.items()
@@ -162,7 +162,7 @@ def _joined(
 
 def _natural(file: str) -> list:
     """Sorts S2 before S10."""
-    return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", file)]
+    return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", file)]
 
 
 if __name__ == "__main__":

@@ -9,8 +9,6 @@ Licence: CC0 1.0.
 
 import dataclasses
 import re
-import zipfile
-import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
@@ -28,6 +26,7 @@ from data_prep.popu_format import (
     read_outlines,
     read_recording,
 )
+from data_prep.raw_files import check_name, read_bytes, unzipped
 from jaxbed.cli import run
 from jaxbed.codecs.mats import to_canonical
 from jaxbed.data.body_parts import FILE, Outline, write_outlines
@@ -244,23 +243,27 @@ def _joined(
 
 def _files(raw: Path) -> Iterator[tuple[str, bytes]]:
     """Gives the path and the content of every .json file, less those that systems hide."""
-    if raw.is_dir():
-        for path in sorted(raw.rglob("*")):
-            file = path.relative_to(raw).as_posix()
-            if _is_json(file) and path.is_file():
-                yield file, path.read_bytes()
-        return
     if not raw.exists():
         raise InputError(f"{raw} does not exist; point --raw at the download.")
+    found = _files_of_folder(raw) if raw.is_dir() else unzipped(raw, _is_json)
     try:
-        with zipfile.ZipFile(raw) as archive:
-            for member in archive.infolist():
-                if _is_json(member.filename):
-                    yield member.filename, archive.read(member)
-    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:
+        for file, content in found:
+            check_name(file, raw)
+            yield file, content
+    except ValueError as error:
         raise InputError(
             f"{raw} is not a complete .zip archive ({error}); download it again."
         ) from error
+
+
+def _files_of_folder(folder: Path) -> Iterator[tuple[str, bytes]]:
+    for path in sorted(folder.rglob("*")):
+        file = path.relative_to(folder).as_posix()
+        if _is_json(file) and path.is_file():
+            try:
+                yield file, read_bytes(path)
+            except ValueError as error:
+                raise InputError(f"{path} {error}; download it again.") from error
 
 
 def _is_json(file: str) -> bool:

@@ -13,6 +13,7 @@ import numpy as np
 from jaxbed.codecs.mats import Mounting
 from jaxbed.data.body_parts import PARTS, Outline
 from jaxbed.data.pressure import POSTURES, Mat
+from jaxbed.errors import short
 
 POSES = tuple(f"{posture}{variation}" for posture in POSTURES for variation in range(1, 8))
 """The 28 poses; 6 and 7 of each posture are those on a pillow."""
@@ -148,7 +149,7 @@ def read_recording(sheet: Sheet, match: re.Match, content: bytes) -> Recording:
         readings=np.array([good[n] for n in frame], np.int16).reshape(-1, *sheet.mat.size),
         frame=np.array(frame, np.int32),
         read=read,
-        sex=facts["sex"] if isinstance(facts.get("sex"), str) else "",
+        sex=_word(facts.get("sex")),
         height_cm=_number(facts.get("height")),
         weight_kg=_number(facts.get("weight")),
         skipped=tuple(skipped),
@@ -192,10 +193,11 @@ def _facts(sheet: Sheet, match: re.Match, content: bytes) -> dict[str, Any]:
     if not isinstance(facts, dict) or any(key not in facts for key in keys):
         raise ValueError(f"lacks one of the keys {', '.join(keys)}")
     if str(facts["volunteer_id"]) != match["volunteer"]:
-        raise ValueError(f"is of volunteer {facts['volunteer_id']}, whose folder is another")
+        raise ValueError(f"is of volunteer {short(facts['volunteer_id'])}, whose folder is another")
     size = (facts[keys[1]], facts[keys[2]])
     if size != sheet.mat.size:
-        raise ValueError(f"is of {size[0]} x {size[1]} cells instead of {sheet.mat.size}")
+        found = short(f"{size[0]} x {size[1]}")
+        raise ValueError(f"is of {found} cells instead of {sheet.mat.size}")
     if not isinstance(facts["snapshots"], dict) or not facts["snapshots"]:
         raise ValueError("holds no snapshots by their numbers")
     return facts
@@ -210,7 +212,7 @@ def _pose(facts: dict[str, Any]) -> str:
         return position
     pose = f"{position}{facts.get('variation', '')}"
     if pose not in POSES:
-        raise ValueError(f"of {pose!r}, which is none of the 28 poses")
+        raise ValueError(f"of '{short(pose)}', which is none of the 28 poses")
     return pose
 
 
@@ -249,14 +251,15 @@ def _polygon(polygon: Any) -> tuple[str, np.ndarray]:
         size = (polygon["original_height"], polygon["original_width"])
         (name,) = polygon["value"]["polygonlabels"]
         share = np.array(polygon["value"]["points"], np.float64) / 100
-    except (TypeError, KeyError, ValueError) as error:
+    except (TypeError, KeyError, ValueError, OverflowError) as error:
         raise ValueError("lacks its size, its label or its points") from error
     part = str(name).lower().replace(" ", "_")
     if part not in PARTS:
-        raise ValueError(f"is labelled {name!r}, which is no body part")
+        raise ValueError(f"is labelled '{short(name)}', which is no body part")
     if size != _PICTURE:
-        raise ValueError(f"is drawn on {size[0]} x {size[1]} pixels instead of {_PICTURE}")
-    if share.ndim != 2 or share.shape[1] != 2 or len(share) < 3 or not np.isfinite(share).all():
+        found = short(f"{size[0]} x {size[1]}")
+        raise ValueError(f"is drawn on {found} pixels instead of {_PICTURE}")
+    if share.ndim != 2 or share.shape[1] != 2 or len(share) < 3 or not (abs(share) < 100).all():
         raise ValueError("holds fewer than three points, or some that are no places")
     across = (share[:, 0] * _PICTURE[1] - _MAT_LEFT) / _MAT_WIDTH * OVER.mat.columns
     down = (share[:, 1] * _PICTURE[0] - _MAT_TOP) / _MAT_HEIGHT * OVER.mat.rows
@@ -268,6 +271,12 @@ def _json(content: bytes) -> Any:
         return json.loads(content)
     except (ValueError, RecursionError) as error:
         raise ValueError(f"is not JSON ({error})") from error
+
+
+def _word(value: Any) -> str:
+    """Takes a short text without control characters for what it is, and all else for nothing."""
+    is_word = isinstance(value, str) and value.isprintable() and len(value) <= 40
+    return value if is_word else ""
 
 
 def _number(value: Any) -> float:

@@ -23,7 +23,16 @@ import numpy as np
 from tqdm import tqdm
 
 from data_prep.moving_frames import Box, Look, Looks, Rule, frame_times, target_region
-from data_prep.night_images import Picture, check_size, joined, resized, silence, told, write_set
+from data_prep.night_images import (
+    MOST_PIXELS,
+    Picture,
+    check_size,
+    joined,
+    resized,
+    silence,
+    told,
+    write_set,
+)
 from data_prep.night_labels import Label
 from data_prep.sleep_video_scenes import Scene, found_videos, listed_videos
 from jaxbed.cli import run
@@ -159,6 +168,9 @@ def _read_video(
     capture = cv2.VideoCapture(os.fspath(path.resolve()), cv2.CAP_FFMPEG)
     if not capture.isOpened():
         raise ValueError("is not a video that can be read")
+    width, height = capture.get(cv2.CAP_PROP_FRAME_WIDTH), capture.get(cv2.CAP_PROP_FRAME_HEIGHT)
+    if width * height > MOST_PIXELS:
+        raise ValueError(f"claims frames of more than {MOST_PIXELS:,} pixels")
     frames, read = capture.get(cv2.CAP_PROP_FRAME_COUNT), 0
     looks, looked = Looks(config.rule), [0] * len(scenes)
     try:

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from data_prep import night_labels
 from data_prep.night_labels import Label, Row
+from data_prep.raw_files import check_name
 from jaxbed.errors import InputError
 
 SUFFIXES = (
@@ -41,6 +42,7 @@ def found_videos(raw: Path) -> dict[str, list[Scene]]:
         hidden = any(part.startswith((".", "__")) for part in video.parts)
         if hidden or path.suffix.lower() not in SUFFIXES or not path.is_file():
             continue
+        check_name(video.as_posix(), raw)
         subject, posture, _ = video.parts
         label = Label(
             posture=night_labels.posture(posture, path.parent),

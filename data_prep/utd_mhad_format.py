@@ -3,21 +3,21 @@
 T frames of a recording.
 """
 
-import io
 import re
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import scipy.io
 
+from data_prep.matlab import read_array
+from data_prep.raw_files import read_bytes
 from jaxbed.data.depth import JOINTS
 
 CAMERA = (240, 320)
 """(height, width) of a frame in pixels."""
 
 FILE = re.compile(
-    r"(Depth|Skeleton)/a(?P<action>[1-9]\d*)_s(?P<subject>[1-9]\d*)_t(?P<trial>[1-9]\d*)"
+    r"(Depth|Skeleton)/a(?P<action>[1-9]\d{,5})_s(?P<subject>[1-9]\d{,5})_t(?P<trial>[1-9]\d{,5})"
     r"_(depth|skeleton)\.mat"
 )
 """Path of a file in the data set."""
@@ -40,10 +40,6 @@ Of the fast wrists (above 2 px a frame at 96 x 128) in the 56 recordings of acti
 """
 
 _FOCAL_PX = 285.63
-
-# How a compressed variable begins, behind a header of 128 bytes. Its checksum is what protects
-# SciPy's reader: a damaged variable that is not compressed can crash the whole process.
-_COMPRESSED = slice(128, 132), b"\x0f\0\0\0"
 
 
 class Clip(NamedTuple):
@@ -72,7 +68,7 @@ def read_depth(path: Path) -> np.ndarray:
     Raises:
         ValueError: telling what is wrong with the file.
     """
-    frames = _read_variable(path, "d_depth")
+    frames = read_array(read_bytes(path), "d_depth")
     if frames.ndim != 3 or frames.shape[:2] != CAMERA or frames.dtype != np.uint16:
         raise ValueError(
             f"holds {frames.dtype}{list(frames.shape)} instead of uint16[240, 320, frames]"
@@ -89,7 +85,7 @@ def read_skeleton(path: Path) -> np.ndarray:
     Raises:
         ValueError: telling what is wrong with the file.
     """
-    skeleton = _read_variable(path, "d_skel")
+    skeleton = read_array(read_bytes(path), "d_skel")
     if skeleton.ndim != 3 or skeleton.shape[:2] != (20, 3) or skeleton.dtype.kind != "f":
         raise ValueError(
             f"holds {skeleton.dtype}{list(skeleton.shape)} instead of float64[20, 3, frames]"
@@ -112,25 +108,7 @@ def limb_joints(skeleton: np.ndarray) -> np.ndarray:
     points = skeleton[:, [SKELETON.index(joint) for joint in JOINTS]]
     distance = np.where(points[..., 2] > 0, points[..., 2], np.nan)
     height, width = CAMERA
-    x = width / 2 + _FOCAL_PX * points[..., 0] / distance
-    y = height / 2 - _FOCAL_PX * points[..., 1] / distance
+    with np.errstate(over="ignore", invalid="ignore"):  # not finite is outside of the frame
+        x = width / 2 + _FOCAL_PX * points[..., 0] / distance
+        y = height / 2 - _FOCAL_PX * points[..., 1] / distance
     return np.stack([x, y], axis=-1)
-
-
-def _read_variable(path: Path, name: str) -> np.ndarray:
-    """Reads an array of a MATLAB file. Raises ValueError telling why it cannot."""
-    try:
-        content = path.read_bytes()
-    except FileNotFoundError:
-        raise ValueError("is missing") from None
-    place, begins = _COMPRESSED
-    if content[place] != begins:
-        raise ValueError("is not a compressed .mat file, as those of UTD-MHAD are")
-    try:
-        variables = scipy.io.loadmat(io.BytesIO(content), variable_names=[name])
-    except Exception as error:  # a damaged file makes SciPy raise nearly anything
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise ValueError(f"is not a complete .mat file ({reason})") from error
-    if not isinstance(variables.get(name), np.ndarray):
-        raise ValueError(f"holds no {name}")
-    return variables[name]

@@ -131,8 +131,8 @@ def test_wrong_labels_stop(tmp_path, folder, text, sentence):
 
 
 def test_labels_that_are_no_text_stop(tmp_path, folder):
-    refused(tmp_path, folder, "is not a file; point --labels", labels=tmp_path / "none.csv")
-    refused(tmp_path, folder, "is not a file; point --labels", labels=folder)
+    refused(tmp_path, folder, "is missing; point --labels", labels=tmp_path / "none.csv")
+    refused(tmp_path, folder, "cannot be opened .*; point --labels", labels=folder)
     refused(tmp_path, folder, "is not UTF-8 text", labels=folder / FILES[0])
 
 

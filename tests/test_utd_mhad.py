@@ -127,7 +127,7 @@ def flip(root):
         (spoil(DEPTH, other=np.ones(3)), f"{DEPTH}: holds no d_depth"),
         (spoil(DEPTH, d_depth=np.ones((240, 320, 6))), "holds float64[240, 320, 6] instead"),
         (spoil(DEPTH, d_depth=np.ones((240, 6), "u2")), "holds uint16[240, 6] instead"),
-        (spoil(DEPTH, d_depth="text"), "instead of uint16[240, 320, frames]"),
+        (spoil(DEPTH, d_depth="text"), "as something else than real numbers"),
         (spoil(SKELETONS, d_skel=np.ones((20, 2, 6))), "holds float64[20, 2, 6] instead"),
         (spoil(SKELETONS, d_skel=np.ones((20, 3, 5))), "holds 5 skeletons for 6 frames"),
     ],

@@ -11,12 +11,13 @@ from pathlib import Path
 
 import numpy as np
 
-from jaxbed.errors import InputError
+from jaxbed.errors import InputError, short
 
 PARTS = ("head", "torso", "upper_arms", "lower_arms", "upper_legs", "lower_legs")
 """Body parts; lower arms include the hands, upper legs the buttocks, lower legs the feet."""
 
 FILE = "segments.json"
+_FAR_MM, _MOST_BYTES = 1e6, 32_000_000
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,6 +63,8 @@ def read_outlines(folder: Path) -> tuple[Outline, ...]:
     """
     path = Path(folder) / FILE
     try:
+        if path.stat().st_size > _MOST_BYTES:
+            raise InputError(_damaged(path, ValueError(f"more than {_MOST_BYTES:,} bytes")))
         text = path.read_text(encoding="utf-8")
     except (FileNotFoundError, NotADirectoryError) as error:
         raise InputError(
@@ -72,7 +75,7 @@ def read_outlines(folder: Path) -> tuple[Outline, ...]:
         raise InputError(_damaged(path, error)) from error
     try:
         return tuple(_outline(segment) for segment in json.loads(text)["segments"])
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
         raise InputError(_damaged(path, error)) from error
 
 
@@ -118,16 +121,20 @@ def _area(corners: np.ndarray) -> float:
 
 def _outline(segment: dict) -> Outline:
     """Takes a segment for what it is. Raises ValueError, KeyError or TypeError."""
-    corners = np.array(segment["corners_mm"], np.float32)
+    corners = np.array(segment["corners_mm"], np.float64)
     if corners.ndim != 2 or corners.shape[1] != 2 or len(corners) < 3:
         raise ValueError(f"an outline has corners of shape {corners.shape}")
+    if not (np.abs(corners) < _FAR_MM).all():
+        raise ValueError("an outline has corners that are no places on a mat")
     if segment["part"] not in PARTS:
         raise ValueError(f"{segment['part']!r} is no body part")
-    return Outline(str(segment["subject"]), str(segment["pose"]), segment["part"], corners)
+    return Outline(
+        str(segment["subject"]), str(segment["pose"]), segment["part"], corners.astype(np.float32)
+    )
 
 
 def _damaged(path: Path, error: Exception) -> str:
     return (
-        f"{path} does not hold outlines of body parts ({type(error).__name__}: {error}); remove "
-        "its folder and run the command that prepared it again."
+        f"{path} does not hold outlines of body parts ({type(error).__name__}: {short(error)}); "
+        "remove its folder and run the command that prepared it again."
     )

@@ -115,7 +115,8 @@ def moved(joints_px: np.ndarray, camera: Size, size: Size) -> np.ndarray:
         f32[...,2], the same in frames of size `size`; NaN where missing or outside the frame.
     """
     factor = np.array([size[1] / camera[1], size[0] / camera[0]])
-    joints = ((joints_px + 0.5) * factor - 0.5).astype(np.float32)
+    with np.errstate(over="ignore"):  # becomes infinite, which lies outside
+        joints = ((joints_px + 0.5) * factor - 0.5).astype(np.float32)
     inside = (joints >= -0.5) & (joints < np.array([size[1] - 0.5, size[0] - 0.5], np.float32))
     return np.where(inside.all(axis=-1, keepdims=True), joints, np.float32(np.nan))
 

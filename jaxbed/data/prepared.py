@@ -18,12 +18,14 @@ import numpy as np
 import tensorflow_datasets as tfds
 from tqdm import tqdm
 
-from jaxbed.errors import InputError
+from jaxbed.errors import InputError, short
 
 VERSION = "1.0.0"
 
 # TFDS's usual name for an only split; subjects are split on reading, by protocol.
 _SPLIT = "train"
+
+_MOST_BYTES, _LONGEST_LINE = 100_000_000, 1000
 
 Data = TypeVar("Data")
 
@@ -179,9 +181,8 @@ def read_table(
     except (InputError, MemoryError):
         raise
     except Exception as error:  # TFDS, protobuf, JSON and ArrayRecord each raise their own
-        reason = str(error).strip().partition("\n")[0]
         raise InputError(
-            f"{home} is not a complete prepared set ({type(error).__name__}: {reason}); "
+            f"{home} is not a complete prepared set ({type(error).__name__}: {short(error)}); "
             "remove it and run the command that prepared it again."
         ) from error
 
@@ -237,14 +238,19 @@ def _metadata(table: Table, frames_read: int) -> dict[str, Any]:
 
 def _read(home: Path, name: str) -> Table:
     """Reads every record into columns; memory holds the columns and one record."""
+    _check_size(home)
     builder = tfds.builder_from_directory(os.fspath(home))
     # Indexed rather than iterated: the prefetch threads cost more than such small reads.
     records = grain.MapDataset.source(builder.as_data_source(_SPLIT))
+    facts = builder.info.metadata
+    if len(records) != facts["frames"]["kept"]:
+        raise ValueError(f"{len(records)} records, metadata.json says {facts['frames']['kept']}")
+    records[len(records) - 1]  # raises where there are fewer, before memory is taken for all
     columns = {name: _column(value, len(records)) for name, value in records[0].items()}
     for i in range(len(records)):
         for column, value in records[i].items():
             columns[column][i] = value.decode() if isinstance(value, bytes) else value
-    features, facts = builder.info.features, builder.info.metadata
+    features = builder.info.features
     return Table(
         name=name,
         columns={
@@ -259,6 +265,17 @@ def _read(home: Path, name: str) -> Table:
         facts=facts,
         skipped=tuple(facts["skipped"]),
     )
+
+
+def _check_size(home: Path) -> None:
+    """Raises ValueError where TFDS would take all memory, or hours."""
+    for path in home.glob("*.json"):
+        if path.stat().st_size > _MOST_BYTES:
+            raise ValueError(f"{path.name} has more than {_MOST_BYTES:,} bytes")
+    # Columns' names become patterns to search for, which takes hours for a long one of brackets.
+    longest = max(map(len, (home / "features.json").read_bytes().splitlines()), default=0)
+    if longest > _LONGEST_LINE:
+        raise ValueError(f"features.json has a line of {longest:,} bytes")
 
 
 def _column(value: np.ndarray | int | bytes, length: int) -> np.ndarray:

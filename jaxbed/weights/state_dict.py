@@ -9,10 +9,13 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
-from jaxbed.errors import InputError
+from jaxbed.errors import InputError, short
 from jaxbed.whole_files import write_whole
 
 StateDict = dict[str, np.ndarray]
+
+_MOST_BYTES = 4_000_000_000
+"""Of a file: ten times the largest published weights that are read."""
 
 _TYPES = {
     "F64": np.float64,
@@ -69,7 +72,7 @@ def _read_safetensors(path: Path) -> StateDict:
     try:
         entries = safetensors.deserialize(_bytes_of(path))
     except safetensors.SafetensorError as error:
-        raise _damaged(path, f"it is no complete .safetensors file ({error})") from error
+        raise _damaged(path, f"it is no complete .safetensors file ({short(error)})") from error
     odd = [f"{name} ({entry['dtype']})" for name, entry in entries if entry["dtype"] not in _TYPES]
     if odd:
         raise InputError(f"{path} holds types that are not read: {few(odd)}; convert them first")
@@ -95,7 +98,7 @@ def _read_pth(path: Path) -> StateDict:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # its unpickler raises whatever the bytes lead to
         reason = str(error).partition("\n")[0] or type(error).__name__
-        raise _damaged(path, f"PyTorch says: {reason}") from error
+        raise _damaged(path, f"PyTorch says: {short(reason)}") from error
     if isinstance(content, Mapping):
         content = content.get("state_dict", content)
     if not isinstance(content, Mapping) or not content:
@@ -105,7 +108,12 @@ def _read_pth(path: Path) -> StateDict:
         raise InputError(
             f"{path} holds more than tensors: {few(map(str, others))}; save its state_dict alone"
         )
-    return {str(name): _of_torch(value) for name, value in content.items()}
+    try:
+        return {str(name): _of_torch(value) for name, value in content.items()}
+    except Exception as error:  # there are tensors that NumPy cannot hold
+        raise InputError(
+            f"{path} holds tensors that cannot be read ({short(error)}); convert them first"
+        ) from error
 
 
 def _of_torch(tensor: Any) -> np.ndarray:
@@ -116,6 +124,11 @@ def _of_torch(tensor: Any) -> np.ndarray:
 def _bytes_of(path: Path, limit: int | None = None) -> bytes:
     try:
         with path.open("rb") as file:
+            size = path.stat().st_size
+            if size > _MOST_BYTES:
+                raise InputError(
+                    f"{path} has {size:,} bytes, above {_MOST_BYTES:,}; name a file of weights"
+                )
             return file.read(limit)
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror or error}") from error
@@ -129,4 +142,4 @@ def few(names: Iterable[str], most: int = 4) -> str:
     """Lists the first names, each once, and says how many more there are."""
     names = list(dict.fromkeys(names))
     more = f" and {len(names) - most} more" if len(names) > most else ""
-    return (", ".join(names[:most]) or "none") + more
+    return (", ".join(short(name, 100) for name in names[:most]) or "none") + more

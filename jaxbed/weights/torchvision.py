@@ -154,7 +154,8 @@ def _check(given: StateDict, wanted: list[tuple[str, Shape]], source: str) -> No
             f"{source} does not fit the network: {heading}; take the weights of this network, or "
             "replace the head if only fc or classifier differs"
         )
-    broken = [name for name, array in given.items() if not np.isfinite(array).all()]
+    with np.errstate(over="ignore"):  # variables are f32: more is infinite there
+        broken = [n for n, x in given.items() if not np.isfinite(x.astype(np.float32)).all()]
     if broken:
         raise InputError(
             f"{source} holds values that are not finite in {few(broken)}; expected trained weights"
@@ -169,7 +170,8 @@ def _greyed(given: StateDict, shapes: dict[str, Shape]) -> tuple[StateDict, tupl
         if name in given and name in shapes
         if given[name].ndim == 4 and given[name].shape[1] == 3 and shapes[name][2] == 1
     )
-    return given | {name: given[name].sum(1, np.float32, keepdims=True) for name in grey}, grey
+    with np.errstate(over="ignore", invalid="ignore"):  # refused later
+        return given | {name: given[name].sum(1, np.float32, keepdims=True) for name in grey}, grey
 
 
 def to_torchvision(variables: Variables) -> StateDict:
