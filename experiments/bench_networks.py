@@ -17,7 +17,16 @@ from flax import linen as nn
 
 from jaxbed import losses
 from jaxbed.errors import InputError
-from jaxbed.models import densenet, efd, preterm_pose, resnet, sleep_posture
+from jaxbed.models import (
+    densenet,
+    efd,
+    infant_danger,
+    preterm_pose,
+    resnet,
+    retinaface,
+    sleep_posture,
+    ssd,
+)
 from jaxbed.ops import forms
 from jaxbed.training.state import start
 from jaxbed.training.step import Devices, train_step
@@ -104,6 +113,10 @@ NETWORKS = {
     "resnet18": _night(partial(resnet.resnet18, outputs=4)),
     "resnet50": _night(partial(resnet.resnet50, outputs=4)),
     "densenet121": _night(partial(densenet.DenseNet, outputs=4)),
+    "retinaface_mobilenet": Bench(retinaface.retinaface_mobilenet, (640, 640, 3), mean_square),
+    "ssd300": Bench(ssd.SSD300, (*ssd.SIZE, 3), mean_square),
+    "light_ssd": Bench(ssd.LightSSD, (*ssd.SIZE, 3), mean_square),
+    "infant_posture": Bench(infant_danger.posture_resnet50, (224, 224, 3), mean_square),
 }
 
 
