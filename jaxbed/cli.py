@@ -86,7 +86,7 @@ def run(
     else:
         parsed = tyro.cli(config, description=doc)
     threading.excepthook = _in_thread
-    sys.excepthook = _in_library_thread
+    sys.unraisablehook = _in_library_thread
     try:
         main(parsed)
     except KeyboardInterrupt:
@@ -119,14 +119,14 @@ def _in_thread(failure: threading.ExceptHookArgs) -> None:
         threading.__excepthook__(failure)
 
 
-def _in_library_thread(kind: type, error: BaseException, trace: Any) -> None:
+def _in_library_thread(failure: Any) -> None:
     """Drops what TensorStore's threads have to say when the disk failed and nobody waits for them.
 
-    Only C++ asks this hook outside of the main thread.
+    They call into an event loop that is closed by then.
     """
-    if isinstance(error, RuntimeError) and threading.current_thread() != threading.main_thread():
-        return
-    sys.__excepthook__(kind, error, trace)
+    elsewhere = threading.current_thread() != threading.main_thread()
+    if not (elsewhere and isinstance(failure.exc_value, RuntimeError)):
+        sys.__unraisablehook__(failure)
 
 
 def _tell(sentence: str, *, status: int) -> int:

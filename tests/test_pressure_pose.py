@@ -272,6 +272,6 @@ def test_resuming_a_finished_run_trains_nothing_and_finds_the_same(finished):
 
 def test_too_few_maps_for_a_batch_are_refused_before_a_folder_is_made(tmp_path):
     asked = config(**TINY | {"batch_size": 8}, workdir=tmp_path / "run")
-    with pytest.raises(InputError, match="only 6 training maps"):
+    with pytest.raises(InputError, match="only 6 examples to train on"):
         study.run(asked)
     assert not (tmp_path / "run").exists()
