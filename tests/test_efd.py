@@ -10,6 +10,7 @@ import pytest
 from jaxbed.efficiency.count import count, count_params
 from jaxbed.models.efd import EFD, Encoder, Fuser, pixel_locations
 from jaxbed.models.efd_decoder import Decoder
+from jaxbed.ops import forms
 
 MAP = jax.ShapeDtypeStruct((1, 256, 256, 1), jnp.float32)
 CODE = jax.ShapeDtypeStruct((1, 4096), jnp.float32)
@@ -169,6 +170,17 @@ def test_heatmaps_are_weights_that_sum_to_one(normalisation, rng):
     heatmaps = apply(encoder, variables, image)["heatmaps"]
     np.testing.assert_allclose(heatmaps.sum((1, 2)), 1, rtol=1e-5)
     assert heatmaps.min() >= 0
+
+
+def test_the_forms_of_operations_change_no_output(rng):
+    image = jnp.asarray(rng.random((2, 32, 32, 1)), jnp.float32)
+    encoder = Encoder(keypoints=8)
+    variables = filled(encoder, image)
+    got = apply(encoder, variables, image)
+    with forms.forced("lax"):
+        want = apply(encoder, variables, image)
+    for name in want:
+        np.testing.assert_allclose(got[name], want[name], atol=1e-5, err_msg=name)
 
 
 def test_sharpness_concentrates_the_heatmaps(rng):

@@ -10,6 +10,7 @@ from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from jaxbed.ops import forms
+from jaxbed.ops.channel_blocks import apart, blocks_in_cache, together
 from jaxbed.ops.conv2d import conv_general_dilated
 from jaxbed.ops.conv3d import conv3d
 from jaxbed.ops.depthwise import depthwise_conv
@@ -79,6 +80,23 @@ def test_convolution_by_products_matches_lax(rng, shape, kernel, strides, paddin
     assert_same_value_and_gradients(op, arguments, rng, form="products")
 
 
+@pytest.mark.parametrize(
+    ("window", "strides", "blocks"), [((1, 1), (1, 1), 2), ((1, 1), (2, 3), 6), ((3, 3), (1, 1), 3)]
+)
+def test_convolution_in_blocks_of_channels_matches_lax(rng, window, strides, blocks):
+    x, kernel = normal(rng, 2, 9, 7, 12), normal(rng, *window, 12, 5)
+
+    def op(x, kernel, **choice):
+        numbers = {"dimension_numbers": ("NHWC", "HWIO", "NHWC")}
+        return conv_general_dilated(x, kernel, strides, "SAME", **numbers, **choice)
+
+    want = op(x, kernel, form="lax", blocks=blocks)
+    got = jax.jit(partial(op, form="products", blocks=blocks))(x, kernel)
+    np.testing.assert_allclose(got, want, atol=1e-5)
+    by_block = partial(op, blocks=blocks)
+    assert_same_value_and_gradients(by_block, (x, kernel), rng, form="products")
+
+
 def test_convolutions_that_are_no_plain_image_convolution_are_left_to_lax(rng):
     x, kernel = normal(rng, 2, 7, 4), normal(rng, 3, 2, 6)
     options = {"dimension_numbers": ("NWC", "WIO", "NWC"), "feature_group_count": 2}
@@ -107,6 +125,32 @@ def test_shifted_depthwise_matches_the_grouped_convolution(rng, shape, size, str
     arguments = normal(rng, *shape), normal(rng, size, size, 1, shape[-1])
     op = partial(depthwise_conv, stride=stride)
     assert_same_value_and_gradients(op, arguments, rng, form="shift")
+
+
+@pytest.mark.parametrize(
+    ("size", "stride", "blocks"), [(3, 1, 2), (5, 2, 3), (5, 1, 12), (1, 1, 4)]
+)
+def test_depthwise_in_blocks_of_channels_matches_the_grouped_convolution(rng, size, stride, blocks):
+    x, kernel = normal(rng, 2, 9, 7, 12), normal(rng, size, size, 1, 12)
+    op = partial(depthwise_conv, stride=stride, blocks=blocks)
+    got = jax.jit(partial(op, form="shift"))(x, kernel)
+    np.testing.assert_allclose(got, op(x, kernel, form="lax"), atol=1e-5)
+    assert_same_value_and_gradients(op, (x, kernel), rng, form="shift")
+
+
+def test_blocks_of_channels_come_back_in_order(rng):
+    x = normal(rng, 2, 3, 12)
+    blocks = apart(x, 3)
+    np.testing.assert_array_equal(blocks[1], x[..., 4:8])
+    np.testing.assert_array_equal(together(blocks), x)
+
+
+@pytest.mark.parametrize(
+    ("size", "channels", "blocks"),
+    [(3, 72, 1), (3, 336, 1), (3, 344, 1), (5, 120, 1), (5, 240, 2), (5, 288, 4), (5, 250, 1)],
+)
+def test_a_block_of_channels_fits_the_cache(size, channels, blocks):
+    assert blocks_in_cache(size, channels) == blocks
 
 
 @pytest.mark.parametrize("form", ["lax", "shift"])

@@ -22,6 +22,9 @@ from jax.typing import DTypeLike
 
 from jaxbed.models.efd_decoder import Decoder
 from jaxbed.models.layers import BatchNorm, Conv, DepthwiseConv
+from jaxbed.ops.channel_blocks import blocks_in_cache
+from jaxbed.ops.conv2d import conv_general_dilated
+from jaxbed.ops.fusion import materialized_on_cpu
 
 HEATMAP_STRIDE = 4
 """Input pixels per heatmap pixel."""
@@ -82,9 +85,12 @@ class InvertedResidual(nn.Module):
         conv = partial(Conv, kernel_size=(1, 1), use_bias=False, dtype=self.dtype)
         y = conv(spec.expand, name="expand")(x)
         y = spec.act(self.norm(name="expand_norm")(y))
-        y = DepthwiseConv(spec.kernel, spec.stride, dtype=self.dtype, name="depthwise")(y)
+        blocks = blocks_in_cache(spec.kernel, spec.expand)
+        depthwise = partial(DepthwiseConv, spec.kernel, spec.stride, blocks, dtype=self.dtype)
+        y = depthwise(name="depthwise")(y)
         y = spec.act(self.norm(name="depthwise_norm")(y))
-        y = conv(spec.out, name="project")(y)
+        by_block = partial(conv_general_dilated, blocks=blocks)
+        y = conv(spec.out, name="project", conv_general_dilated=by_block)(y)
         y = self.norm(name="project_norm")(y)
         if spec.squeeze:
             y = SqueezeExcite(self.norm, self.dtype, name="squeeze_excite")(y)
@@ -163,7 +169,7 @@ class Encoder(nn.Module):
         }
 
     def _normalise(self, logits: jax.Array) -> jax.Array:
-        logits = self.sharpness * logits
+        logits = materialized_on_cpu(self.sharpness * logits)
         if self.normalisation == "softmax":
             return jax.nn.softmax(logits, axis=(1, 2))
         weights = jax.nn.sigmoid(logits)

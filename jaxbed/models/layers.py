@@ -29,12 +29,15 @@ class DepthwiseConv(nn.Module):
     Attributes:
         size: kernel height and width, odd.
         stride: 1 or 2, both ways.
+        blocks: of channels, computed one after the other in inference on CPU; changes no
+            value. See jaxbed.ops.channel_blocks.
         dtype: compute type; None follows the input.
         param_dtype: storage type.
     """
 
     size: int
     stride: int = 1
+    blocks: int = 1
     dtype: DTypeLike | None = None
     param_dtype: DTypeLike = "float32"
 
@@ -44,7 +47,7 @@ class DepthwiseConv(nn.Module):
         shape = (self.size, self.size, 1, x.shape[-1])
         kernel = self.param("kernel", nn.initializers.lecun_normal(), shape, self.param_dtype)
         x, kernel = nn.dtypes.promote_dtype(x, kernel, dtype=self.dtype)
-        return depthwise_conv(x, kernel, stride=self.stride)
+        return depthwise_conv(x, kernel, stride=self.stride, blocks=self.blocks)
 
 
 class ConvTranspose2x2(nn.Module):

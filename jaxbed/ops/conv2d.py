@@ -3,6 +3,7 @@
 B batch, H W height and width of the input, h w of the output, Ci and Co channels, kh kw kernel.
 """
 
+import functools
 import itertools
 from collections.abc import Sequence
 from functools import partial
@@ -13,6 +14,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxbed.ops import forms
+from jaxbed.ops.channel_blocks import apart
 from jaxbed.ops.products import kernel_gradient
 
 FORMS = ("lax", "products")
@@ -34,6 +36,7 @@ def conv_general_dilated(
     rhs_dilation: Sequence[int] | None = None,
     dimension_numbers: Any = None,
     *,
+    blocks: int = 1,
     form: str | None = None,
     **options: Any,
 ) -> jax.Array:
@@ -53,6 +56,9 @@ def conv_general_dilated(
         lhs_dilation: as in lax.
         rhs_dilation: as in lax.
         dimension_numbers: as in lax.
+        blocks: of input channels, whose products are added up; as many as `depthwise_conv`
+            made in the layer before, see jaxbed.ops.channel_blocks. A divisor of Ci. Only a
+            1 x 1 convolution in form "products" does so, where no gradient is asked for.
         form: "lax", or "products": a 1 x 1 convolution is one product, one of a single input
             channel a sum of scaled images, and a kernel's gradient is a product for each row
             of the kernel. By default "products" on CPU, else
@@ -78,13 +84,20 @@ def conv_general_dilated(
         window = [(k - 1) * d + 1 for k, d in zip(rhs.shape, dilation, strict=False)]
         padding = lax.padtype_to_pads(lhs.shape[1:3], window, strides, padding)
     pads = tuple((int(low), int(high)) for low, high in padding)
-    return _conv(lhs, rhs, strides, pads, dilation)
+    return _conv(lhs, rhs, strides, pads, dilation, blocks)
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4))
+@partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4, 5))
 def _conv(
-    x: jax.Array, kernel: jax.Array, strides: Pair, pads: tuple[Pair, Pair], dilation: Pair
+    x: jax.Array,
+    kernel: jax.Array,
+    strides: Pair,
+    pads: tuple[Pair, Pair],
+    dilation: Pair,
+    blocks: int,
 ) -> jax.Array:
+    if blocks > 1 and _pointwise(kernel, pads):
+        return _product_in_blocks(x[:, :: strides[0], :: strides[1]], kernel[0, 0], blocks)
     if kernel.shape[2] == 1 and x.dtype == jnp.float32 and not _pointwise(kernel, pads):
         return _summed_over_taps(x, kernel, strides, pads, dilation)
     return _plain(x, kernel, strides, pads, dilation)
@@ -98,6 +111,14 @@ def _plain(
     return lax.conv_general_dilated(
         x, kernel, strides, pads, rhs_dilation=dilation, dimension_numbers=_NHWC
     )
+
+
+def _product_in_blocks(x: jax.Array, kernel: jax.Array, blocks: int) -> jax.Array:
+    kernel = kernel.reshape(blocks, -1, kernel.shape[-1])
+    wide = jnp.promote_types(x.dtype, jnp.float32)
+    parts = jnp.einsum("n...i,nio->n...o", apart(x, blocks), kernel, preferred_element_type=wide)
+    # Not `sum(0)`: sums of two fuse into the loop that follows, a reduction does not.
+    return functools.reduce(jnp.add, parts).astype(x.dtype)
 
 
 def _summed_over_taps(
@@ -123,11 +144,11 @@ def _summed_over_taps(
     return y
 
 
-def _conv_fwd(x, kernel, *geometry):
-    return _conv(x, kernel, *geometry), (x, kernel)
+def _conv_fwd(x, kernel, strides, pads, dilation, blocks):
+    return _conv(x, kernel, strides, pads, dilation, 1), (x, kernel)
 
 
-def _conv_bwd(strides, pads, dilation, saved, g):
+def _conv_bwd(strides, pads, dilation, blocks, saved, g):
     x, kernel = saved
     conv = partial(_plain, strides=strides, pads=pads, dilation=dilation)
     (dx,) = jax.linear_transpose(partial(conv, kernel=kernel), x)(g)

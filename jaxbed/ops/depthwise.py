@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from jaxbed.ops import forms
+from jaxbed.ops.channel_blocks import apart, together
 from jaxbed.ops.fusion import padded
 
 FORMS = ("lax", "shift")
@@ -17,7 +18,7 @@ _BLOCK_ROWS = 8
 
 
 def depthwise_conv(
-    x: jax.Array, kernel: jax.Array, *, stride: int = 1, form: str | None = None
+    x: jax.Array, kernel: jax.Array, *, stride: int = 1, blocks: int = 1, form: str | None = None
 ) -> jax.Array:
     """Filters each channel with its own window, k // 2 zeros around the image.
 
@@ -28,6 +29,10 @@ def depthwise_conv(
         x: f32[B,H,W,C] images.
         kernel: f32[k,k,1,C], k odd.
         stride: step between windows, both ways.
+        blocks: of channels, computed one after the other; see jaxbed.ops.channel_blocks. A
+            divisor of C. Only "shift" does so, and only where no gradient is asked for:
+            f32[1,64,64,288], k = 5, between its two 1 x 1 convolutions takes 6.2 instead of
+            7.7 ms with them in four blocks (one core).
         form: "lax" is the grouped convolution; "shift" is a sum of k * k shifted products.
             By default "shift" on CPU, whose grouped convolution is a scalar loop on one
             core: 30 times slower forward, 40 times with gradients (f32[16,64,64,72], k = 3,
@@ -48,7 +53,7 @@ def depthwise_conv(
     auto = "shift" if jax.default_backend() == "cpu" else "lax"
     if forms.choose(form, offered=FORMS, auto=auto) == "lax":
         return _grouped(x, kernel, stride)
-    return _shifted(x, kernel, stride)
+    return _shifted(x, kernel, stride, blocks)
 
 
 def _grouped(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
@@ -63,24 +68,32 @@ def _grouped(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
     )
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(2,))
-def _shifted(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
+@partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def _shifted(x: jax.Array, kernel: jax.Array, stride: int, blocks: int) -> jax.Array:
+    taps = partial(_sum_of_taps, stride=stride)
+    if blocks == 1:
+        return taps(x, kernel)
+    kernel = kernel.reshape(*kernel.shape[:3], blocks, -1)
+    return together(jax.vmap(taps, in_axes=(0, 3))(apart(x, blocks), kernel))
+
+
+def _sum_of_taps(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
     size = kernel.shape[0]
     rows, columns = (-(-length // stride) for length in x.shape[1:3])
     x = _bordered(x, size // 2)
+    # A sum for each row of taps: one long sum would wait for itself at every tap.
     y = sum(
-        _window(x, i, j, rows, columns, stride) * _tap(kernel, i, j)
+        sum(_window(x, i, j, rows, columns, stride) * _tap(kernel, i, j) for j in range(size))
         for i in range(size)
-        for j in range(size)
     )
     return y.astype(x.dtype)
 
 
-def _shifted_fwd(x, kernel, stride):
-    return _shifted(x, kernel, stride), (x, kernel)
+def _shifted_fwd(x, kernel, stride, blocks):
+    return _sum_of_taps(x, kernel, stride), (x, kernel)
 
 
-def _shifted_bwd(stride, saved, g):
+def _shifted_bwd(stride, blocks, saved, g):
     x, kernel = saved
     size = kernel.shape[0]
     rows, columns = g.shape[1:3]

@@ -36,3 +36,17 @@ def materialized(x: jax.Array) -> jax.Array:
     widths = [(0, 0)] * x.ndim
     widths[1] = (0, 1)
     return padded(x, widths)[:, : x.shape[1]]
+
+
+def materialized_on_cpu(x: jax.Array) -> jax.Array:
+    """Returns x, on CPU written to memory once, elsewhere as it is.
+
+    XLA:CPU gives softmax to a library, with those operations before it that the library has.
+    Of an activation that is only some: what they need is written to memory, piece by piece.
+    Under batch normalisation, hard-swish and a softmax over positions, f32[1,64,64,128] takes
+    1.2 ms without and 0.8 ms with it (one core).
+
+    Args:
+        x: as for `materialized`.
+    """
+    return materialized(x) if jax.default_backend() == "cpu" else x
