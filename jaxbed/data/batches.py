@@ -46,7 +46,7 @@ class _Order:
     """Which examples make up the batch of a step.
 
     Whole batches go through grain, not examples: shuffled one by one they cost 0.2 ms each,
-    50 ms for a batch of 256.
+    43 ms for a batch of 256.
     """
 
     def __init__(self, count: int, batch_size: int, seed: int):
